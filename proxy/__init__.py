@@ -1,0 +1,1 @@
+"""The proxy of one pod: a packet's way out and back."""

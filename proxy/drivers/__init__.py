@@ -1,0 +1,1 @@
+"""Everything of the proxy that touches the world."""

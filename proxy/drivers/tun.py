@@ -1,0 +1,105 @@
+"""The TUN device: whole IP packets, each behind a virtio_net_hdr of 10 bytes.
+
+The device is made persistent and owned by the daemon's UID while there is privilege to do so;
+attaching to it later needs none. Constants are of linux/if_tun.h, which Python does not carry.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final, Self
+
+DEVICE: Final = "/dev/net/tun"
+VNET_HEADER_SIZE: Final = 10
+
+_TUNSETIFF: Final = 0x400454CA
+_TUNSETPERSIST: Final = 0x400454CB
+_TUNSETOWNER: Final = 0x400454CC
+_TUNSETOFFLOAD: Final = 0x400454D0
+_TUNSETVNETHDRSZ: Final = 0x400454D8
+_IFF_TUN: Final = 0x0001
+_IFF_NO_PI: Final = 0x1000
+_IFF_VNET_HDR: Final = 0x4000
+_IFREQ: Final = struct.Struct("16sH22x")
+
+
+class Tun:
+    """An attached TUN device, not blocking; packets keep the kernel's order."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over `descriptor`, already attached: see `open`."""
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, name: str = "tenc0") -> Self:
+        """Attach to the existing device `name`, with no offload turned on.
+
+        Raises OSError: EBUSY where another process is attached, EPERM where the device belongs
+        to another user or does not exist (making one takes CAP_NET_ADMIN).
+        """
+        descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _attach(descriptor, name)
+            fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_SIZE))
+            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when a packet waits."""
+        return self._descriptor
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Read one virtio_net_hdr and packet; return their bytes in all, 0 where none waits.
+
+        A buffer shorter than the packet gets its beginning: give 10 bytes and the MTU at least
+        (64 KB and a header with offloads). Raises OSError where the device is gone.
+        """
+        try:
+            return os.readv(self._descriptor, (buffer,))
+        except BlockingIOError:
+            return 0
+
+    def write(self, data: memoryview) -> bool:
+        """Write one virtio_net_hdr and packet; say whether the kernel took it.
+
+        It refuses what is no IP packet or contradicts its header, and everything while the
+        device is down. Raises OSError where the device is gone.
+        """
+        try:
+            return os.write(self._descriptor, data) == len(data)
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                raise
+            return False
+
+    def close(self) -> None:
+        """Detach; the device stays, and holds no state of any connection."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def make_persistent(name: str, owner: int) -> None:
+    """Make the TUN device `name`, or take over the one there is, for the user `owner`.
+
+    Needs CAP_NET_ADMIN. Raises OSError: EBUSY where a process is attached to it, EINVAL where
+    `name` is a device of another kind.
+    """
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _attach(descriptor, name)
+        fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
+
+
+def _attach(descriptor: int, name: str) -> None:
+    request = _IFREQ.pack(name.encode("ascii"), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
+    fcntl.ioctl(descriptor, _TUNSETIFF, request)

@@ -1,0 +1,55 @@
+"""Why something was refused: one enumeration for counters, log fields and test assertions."""
+
+from collections import Counter
+from enum import StrEnum, unique
+
+
+@unique
+class Drop(StrEnum):
+    """Each reason is counted under its value; the comment says who is to blame as a rule."""
+
+    # Datagrams, before anything is known of their sender.
+    MALFORMED = "malformed"  # not a datagram of wire version 1
+    VERSION = "version"  # offers no version that we speak
+    COOKIE = "cookie"  # a FLIGHT whose cookie is forged, of another address, or too old
+    UNKNOWN_HANDSHAKE = "unknown_handshake"  # answers no handshake of ours
+    HANDSHAKE_MISMATCH = "handshake_mismatch"  # contradicts what the same handshake said before
+    HANDSHAKES_FULL = "handshakes_full"  # too many half-open ones, in all or from one source
+    HINT = "hint"  # a HINT that fits no session, or came too soon after the last
+    # Records.
+    UNKNOWN_INDEX = "unknown_index"  # no session: ours ended, or the peer restarted, or forged
+    WRONG_ENDPOINT = "wrong_endpoint"  # the session's peer sends from another address
+    REPLAY = "replay"  # counter seen before, or too old
+    TOKEN = "token"  # noqa: S105 - a reason's name; the header is forged
+    REASSEMBLY = "reassembly"  # a piece contradicts the others of its record
+    INCOMPLETE = "incomplete"  # pieces of a record were lost
+    FORGED = "forged"  # the AEAD did not open
+    SESSION_ENDED = "session_ended"  # a limit of age, volume or certificate was reached
+    UNKNOWN_KIND = "unknown_kind"  # a control record of a later version
+    # Peers that are refused after TLS said who they are.
+    TLS = "tls"  # OpenSSL refused the handshake
+    TLS_PARAMETERS = "tls_parameters"  # version, ALPN, suite or key-exchange group
+    NO_CERTIFICATE = "no_certificate"
+    UNTRUSTED = "untrusted"  # the chain ends in no root of ours
+    CERTIFICATE_TIME = "certificate_time"  # expired, or not valid yet
+    CERTIFICATE_PROFILE = "certificate_profile"  # not a pod's certificate
+    FOREIGN_PROJECT = "foreign_project"  # another trust domain or namespace
+    ADDRESS_NOT_NAMED = "address_not_named"  # does not name the address that we called
+    OWN_ADDRESS = "own_address"  # claims our own certificate or addresses
+    PEER_REFUSED = "peer_refused"  # the peer refused us, by a TLS alert
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    GENERATION = "generation"  # a proposal that would exhaust the numbers
+    # Inner packets.
+    PACKET_MALFORMED = "packet_malformed"  # not a whole IPv4 or IPv6 packet
+    PACKET_FORBIDDEN = "packet_forbidden"  # source route, redirect, neighbour discovery
+    FOREIGN_SOURCE = "foreign_source"  # not named in the sender's certificate, or not our own
+    FOREIGN_DESTINATION = "foreign_destination"  # not an address of ours
+    NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes to no member
+    QUEUE_FULL = "queue_full"  # too many packets wait for a handshake
+    NO_SESSION = "no_session"  # the handshake for which the packet waited failed
+    TOO_BIG = "too_big"  # does not fit one record
+    SOCKET = "socket"  # the kernel took no datagram
+    TUN = "tun"  # the kernel took no packet
+
+
+Drops = Counter[Drop]

@@ -1,0 +1,36 @@
+"""Packets that wait for a session: bounded per address and in all, in order."""
+
+from collections import deque
+from typing import Final
+
+from proxy.drops import Drop
+from proxy.errors import Dropped
+
+MOST_FOR_ONE: Final = 64
+"""Packets for one address: a burst of a connection's first flights."""
+
+MOST_IN_ALL: Final = 1024
+"""1.4 MB at a usual MTU."""
+
+
+class WaitingPackets:
+    """Copies of sealed-to-be plaintext by packed destination address."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._queues: dict[bytes, deque[bytes]] = {}
+        self._count = 0
+
+    def add(self, address: bytes, plain: bytes) -> None:
+        """Keep one; raises `Dropped` (QUEUE_FULL)."""
+        queue = self._queues.setdefault(address, deque())
+        if len(queue) >= MOST_FOR_ONE or self._count >= MOST_IN_ALL:
+            raise Dropped(Drop.QUEUE_FULL)
+        queue.append(plain)
+        self._count += 1
+
+    def take(self, address: bytes) -> deque[bytes]:
+        """Return and forget all that wait for an address, oldest first."""
+        queue = self._queues.pop(address, deque())
+        self._count -= len(queue)
+        return queue

@@ -1,0 +1,217 @@
+"""The net agent: sets the network up, starts the daemon without privileges, stays, and undoes it.
+
+    agent (UID 0, CAP_NET_ADMIN, no network socket)          daemon (its own UID, no capability)
+        set_up
+        fork --------------------------------------------->  become_daemon, start_daemon
+        <------------------------------------- b"ready" ---  when it can take packets
+        SIGTERM, SIGINT, SIGHUP: --- b"stop" ------------->  ends by itself: a process of root
+        tear_down                                            without CAP_KILL cannot signal it
+
+The agent's own end shows in the channel as end of file, upon which the daemon ends too: the
+kernel's parent-death signal is sent with the dying parent's rights, and would not arrive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeAlias
+
+from proxy.drivers.tun import Tun
+from proxy.netagent.drivers import apply, privileges
+from proxy.netagent.errors import MachineLacksError, NetAgentError
+from proxy.netagent.plan import TUNNEL, NetSettings, PlanError, plan
+
+READY: Final = b"ready"
+STOP: Final = b"stop"
+STOP_SECONDS: Final = 10.0
+
+# Runs the daemon and returns its exit code: at STOP or end of file on the channel it must end.
+StartDaemon: TypeAlias = "Callable[[socket.socket, Tun], int]"
+
+_FINE, _FAILED, _USAGE, _REFUSED_BY_CA, _LACKS = range(5)
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """How the daemon's life went; `status` is None as long as it lives."""
+
+    ready: bool = False
+    stopping: bool = False
+    status: int | None = None
+
+
+def run(settings: NetSettings, start_daemon: StartDaemon, *, netns: str | None = None) -> int:
+    """Set up, run the daemon until it ends or a signal asks for it, undo; return the exit code.
+
+    `netns` is entered first; None stays in the present namespace. The calling process must have
+    one thread. What goes wrong is one line on standard error.
+    """
+    # From here to the fork a signal waits: half a set-up is no place to end.
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        return _run(settings, start_daemon, netns, former)
+    except PlanError as error:
+        return _say(str(error), _USAGE)
+    except MachineLacksError as error:
+        return _say(str(error), _LACKS)
+    except NetAgentError as error:
+        return _say(str(error), _FAILED)
+    finally:
+        # A second Ctrl-C, while the first was being obeyed, asks for nothing more.
+        while signal.sigtimedwait(_STOP_SIGNALS, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _run(
+    settings: NetSettings,
+    start_daemon: StartDaemon,
+    netns: str | None,
+    former: set[int],
+) -> int:
+    planned = plan(settings)
+    if netns is not None:
+        privileges.enter_netns(netns)
+    privileges.require_one_thread()
+    earlier = apply.set_up(planned)
+    agents, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        agents.close()
+        _be_daemon(settings, start_daemon, daemons, former)
+    daemons.close()
+    with agents:
+        privileges.keep_only_net_admin()
+        watch = _supervise(child, agents)
+    return _finish(watch, child, earlier=earlier)
+
+
+def _be_daemon(
+    settings: NetSettings,
+    start_daemon: StartDaemon,
+    channel: socket.socket,
+    former: set[int],
+) -> NoReturn:
+    """Run the daemon in the child; never returns into the agent's code above."""
+    code = _FAILED
+    try:
+        # A process group of its own: Ctrl-C reaches the agent alone, which asks for an orderly end.
+        os.setpgid(0, 0)
+        tun = _attach()
+        privileges.become_daemon(settings.uid, settings.gid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        code = start_daemon(channel, tun)
+    except NetAgentError as error:
+        code = _say(str(error), _LACKS)
+    except BaseException:  # noqa: BLE001 - the last frame of this process: shown, then it ends
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _attach() -> Tun:
+    """Attach while there is privilege: /dev/net/tun may be root's alone."""
+    try:
+        return Tun.open(TUNNEL)
+    except OSError as error:
+        raise NetAgentError(f"cannot attach to {TUNNEL}: {error.strerror}") from error
+
+
+def _supervise(child: int, channel: socket.socket) -> _Watch:
+    """Wait until the daemon ends; a signal asks it to, and then bounds the wait."""
+    watch = _Watch()
+    deadline: float | None = None
+    ended = os.pidfd_open(child)
+    with _signals() as woken:
+        poll = select.poll()
+        for descriptor in (woken.fileno(), channel.fileno(), ended):
+            poll.register(descriptor, select.POLLIN)
+        while watch.status is None:
+            left = None if deadline is None else deadline - _now()
+            if left is not None and left <= 0:
+                break
+            happened = {descriptor for descriptor, _ in poll.poll(left and left * 1000)}
+            if channel.fileno() in happened and not _hear(channel, watch):
+                poll.unregister(channel)
+            if woken.fileno() in happened:
+                poll.unregister(woken)
+                watch.stopping = True
+                deadline = _now() + STOP_SECONDS
+                with contextlib.suppress(OSError):
+                    channel.send(STOP)
+            if ended in happened:
+                watch.status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(ended)
+    return watch
+
+
+def _now() -> float:
+    return time.monotonic()  # noqa: TID251 - a composition root, without an event loop
+
+
+def _hear(channel: socket.socket, watch: _Watch) -> bool:
+    """Take what the daemon says; say whether the channel is still open."""
+    with contextlib.suppress(BlockingIOError, ConnectionResetError):
+        message_untrusted = channel.recv(64, socket.MSG_DONTWAIT)
+        watch.ready = watch.ready or message_untrusted == READY
+        return message_untrusted != b""
+    return True
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Give a socket that is readable once a signal asked for the end; outside they are blocked."""
+    read, write = socket.socketpair()
+    write.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    with read, write:
+        formers = {number: signal.signal(number, lambda *_: None) for number in _STOP_SIGNALS}
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        try:
+            yield read
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+            signal.set_wakeup_fd(-1)
+            for number, handler in formers.items():
+                signal.signal(number, handler)
+
+
+def _finish(watch: _Watch, child: int, *, earlier: bool) -> int:
+    """Undo the set-up where the end was orderly, or where nothing was ever protected by it."""
+    status = watch.status
+    if watch.stopping or status == _FINE:
+        apply.tear_down()
+        if status is None:
+            return _say(f"the daemon (PID {child}) did not end in {STOP_SECONDS:.0f} s", _FAILED)
+        return _FINE
+    if status in {_USAGE, _REFUSED_BY_CA, _LACKS} and not watch.ready and not earlier:
+        apply.tear_down()
+        return status
+    return _say(
+        f"the daemon ended with {_how(status)}: traffic to and from members stays refused; "
+        "start `tencrypt run` again, and end it by SIGTERM to lift this",
+        _FAILED,
+    )
+
+
+def _how(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"signal {-status} ({signal.strsignal(-status)})"
+    return f"exit code {status}"
+
+
+def _say(line: str, code: int) -> int:
+    sys.stderr.write(f"tencrypt: {line}\n")
+    return code

@@ -1,0 +1,1 @@
+"""Applies the net agent's plan: netlink, the TUN device, nft, and the giving up of privileges."""

@@ -1,0 +1,1 @@
+"""Inner IP packets: what the proxy must know of one, and nothing more."""

@@ -1,0 +1,135 @@
+"""The answering side: cookies for everybody, state only for a proved address, and both bounded."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.session.cookie import CookieJar, Endpoint
+from proxy.session.events import HandshakeRefused
+from proxy.session.handshake import FIRST_REPEAT, GENERATION_LEAP, LAST_REPEAT, Responder, State
+from proxy.session.wire import Flight, Hello, Retry
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+    from proxy.session.table import SessionTable
+
+MOST_HALF_OPEN: Final = 256
+MOST_FROM_ONE: Final = 16
+"""Half-open handshakes in all (50 KB of OpenSSL each) and from one address."""
+
+TOMBSTONE_LIFE: Final = 30.0
+"""Seconds for which a finished handshake's late datagrams begin no other: longer than a cookie is good."""
+
+_Key = tuple[Endpoint, int]
+
+
+class Answers:
+    """Handshakes that others began."""
+
+    def __init__(self, table: "SessionTable", secret: bytes) -> None:
+        """Serve ``table``; ``secret`` is for cookies."""
+        self._table = table
+        self._jar = CookieJar(secret)
+        self._half_open: dict[_Key, Responder] = {}
+        self._from_host: dict[str, int] = {}
+        self._tombstones: set[_Key] = set()
+
+    def receive_hello(self, hello: Hello, source: Endpoint, now: float) -> None:
+        """Answer with a cookie: one HMAC, 36 bytes for 1,200, nothing kept."""
+        cookie = self._jar.bake(source, hello.handshake_id, now)
+        self._table.send([Retry(hello.handshake_id, cookie).encode()], source)
+
+    def receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
+        """Take an initiator's FLIGHT; raises `Dropped`."""
+        key = (source, flight.header.initiator_id)
+        responder = self._half_open.get(key)
+        if responder is None:
+            responder = self._begin(key, flight, now)
+        before = responder.state
+        self._table.send(responder.receive_flight(flight), source)
+        if responder.state is State.CONFIRMING:
+            session = self._table.sessions.get(responder.header.index)
+            if session is None and before is State.FLIGHTS:
+                session = self._table.establish(responder, now)
+                self._repeat_done(responder, session, FIRST_REPEAT, now)
+            elif session is not None and flight.tls:
+                self._table.seal_done(session, now)
+        elif before is State.FLIGHTS and responder.refusal is not None:
+            self._table.tell(HandshakeRefused(source, responder.refusal, is_initiator=False))
+
+    def uses(self, index: int) -> bool:
+        """Say whether a half-open handshake has this receiver index."""
+        return any(one.header.index == index for one in self._half_open.values())
+
+    def confirmed(self, responder: Responder, now: float) -> None:
+        """End a handshake whose session is confirmed; what comes late of it starts nothing."""
+        key = (responder.endpoint, responder.header.initiator_id)
+        self._forget(key)
+        self._tombstones.add(key)
+        self._table.at(now + TOMBSTONE_LIFE, lambda _now: self._tombstones.discard(key))
+
+    def _begin(self, key: _Key, flight: Flight, now: float) -> Responder:
+        header, source = flight.header, key[0]
+        if header.responder_id or key in self._tombstones:
+            raise Dropped(Drop.UNKNOWN_HANDSHAKE, "late")
+        if not self._jar.is_good(header.cookie, source, header.initiator_id, now):
+            raise Dropped(Drop.COOKIE)
+        highest = self._table.highest_generation()
+        if header.generation > highest + GENERATION_LEAP:
+            raise Dropped(Drop.GENERATION)
+        from_host = self._from_host.get(source[0], 0)
+        if len(self._half_open) >= MOST_HALF_OPEN or from_host >= MOST_FROM_ONE:
+            raise Dropped(Drop.HANDSHAKES_FULL)
+        responder = Responder.answer(
+            self._table.new_tls(None, now),
+            source,
+            header,
+            responder_id=self._table.random(8),
+            index=self._table.new_index(),
+            generation=max(header.generation, highest + 1),
+            now=now,
+        )
+        self._half_open[key] = responder
+        self._from_host[source[0]] = from_host + 1
+        self._table.at(responder.timer, partial(self._due, key, responder))
+        self._table.at(responder.deadline, partial(self._expire, key, responder))
+        return responder
+
+    def _due(self, key: _Key, responder: Responder, now: float) -> None:
+        if self._half_open.get(key) is not responder or now >= responder.deadline:
+            return
+        self._table.send(responder.handle_timer(now), responder.endpoint)
+        self._table.at(responder.timer, partial(self._due, key, responder))
+
+    def _repeat_done(
+        self, responder: Responder, session: "Session", repeat_after: float, now: float
+    ) -> None:
+        if session.confirmed or session.index not in self._table.sessions:
+            return
+        self._table.seal_done(session, now)
+        repeat_after = min(2 * repeat_after, LAST_REPEAT)
+        self._table.at(
+            now + repeat_after,
+            lambda later: self._repeat_done(responder, session, repeat_after, later),
+        )
+
+    def _expire(self, key: _Key, responder: Responder, _now: float) -> None:
+        if self._half_open.get(key) is not responder:
+            return
+        self._forget(key)
+        session = self._table.sessions.get(responder.header.index)
+        if session is not None:
+            self._table.remove(session, "not confirmed")
+        elif responder.refusal is None:
+            refusal = Dropped(Drop.HANDSHAKE_TIMEOUT)
+            self._table.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
+
+    def _forget(self, key: _Key) -> None:
+        if self._half_open.pop(key, None) is None:
+            return
+        left = self._from_host[key[0][0]] - 1
+        if left:
+            self._from_host[key[0][0]] = left
+        else:
+            del self._from_host[key[0][0]]

@@ -1,0 +1,42 @@
+"""What the sessions tell the rest of the proxy; nothing here is per packet."""
+
+from dataclasses import dataclass
+
+from proxy.errors import Dropped
+from proxy.session.cookie import Endpoint
+from proxy.session.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A session is confirmed by both ends; packets for its peer's addresses may go."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A session is gone; ``why`` is one of: closed by peer, replaced, ended, not confirmed, stopped."""
+
+    session: Session
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRefused:
+    """One handshake ended without a session; where we called, another attempt may follow."""
+
+    endpoint: Endpoint
+    refusal: Dropped
+    is_initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """No session came about within a call's time: packets that wait for ``address`` are lost."""
+
+    address: bytes
+    refusal: Dropped
+
+
+Event = SessionOpened | SessionClosed | HandshakeRefused | CallFailed

@@ -1,0 +1,267 @@
+"""The two roles of a handshake: TLS flights in FLIGHT datagrams, acknowledged and repeated by our own timer.
+
+Each role has a table per event from state to method; a state that is not in it had no reason for the event,
+and the datagram is dropped. Methods return the datagrams to send. A role that has ended says how: `proven` and both
+headers for the keys, or `refusal`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import Enum, auto
+from typing import ClassVar, Final, Self
+
+from typing_extensions import override
+
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.session.cookie import Endpoint
+from proxy.session.keys import SessionKeys, derive, export_context
+from proxy.session.stream import INITIATOR_LIMIT, RESPONDER_LIMIT, InStream, OutStream
+from proxy.session.tls import Proven, TlsEnd
+from proxy.session.wire import Flight, FlightHeader, Hello, Retry
+
+FIRST_REPEAT: Final = 0.1
+LAST_REPEAT: Final = 0.4
+"""Seconds: repetition backs off between these, far above a round trip inside a cluster."""
+
+HANDSHAKE_LIFE: Final = 5.0
+"""Seconds until a handshake is given up, at either end."""
+
+GENERATION_LEAP: Final = 1 << 32
+"""A generation further above our own is refused: nobody exhausts 64 bits."""
+
+_MOST_RETRIES: Final = 4
+"""RETRYs an attempt heeds: more than one may be forged, and the genuine one must get through."""
+
+
+class State(Enum):
+    """Where a handshake stands."""
+
+    ASKING = auto()  # initiator: HELLO sent, no cookie yet
+    FLIGHTS = auto()  # TLS is talking
+    CONFIRMING = auto()  # TLS has finished and the peer is judged; no record has opened yet
+    REFUSED = auto()  # ended; repeats its alert when asked
+
+
+class Exchange:
+    """What both roles share: the two TLS streams, the timer, and how the handshake ended."""
+
+    is_initiator: ClassVar[bool]
+
+    def __init__(self, tls: TlsEnd, endpoint: Endpoint, header: FlightHeader, now: float) -> None:
+        """Talk to ``endpoint`` with ``header`` in each FLIGHT of ours."""
+        self.endpoint = endpoint
+        self.header = header
+        self.theirs: FlightHeader | None = None
+        self.proven: Proven | None = None
+        self.refusal: Dropped | None = None
+        self.state = State.FLIGHTS
+        self.deadline = now + HANDSHAKE_LIFE
+        self._tls = tls
+        self._out = OutStream()
+        self._in = InStream(RESPONDER_LIMIT if self.is_initiator else INITIATOR_LIMIT)
+        self._repeat_after = FIRST_REPEAT
+        self.timer = now + FIRST_REPEAT
+
+    def handle_timer(self, now: float) -> list[bytes]:
+        """Return what to repeat; a handshake past its deadline is refused."""
+        if now >= self.deadline:
+            self.refusal = self.refusal or Dropped(Drop.HANDSHAKE_TIMEOUT)
+            return []
+        self._repeat_after = min(2 * self._repeat_after, LAST_REPEAT)
+        self.timer = min(now + self._repeat_after, self.deadline)
+        return self.repeat()
+
+    def keys(self, own_fingerprint: bytes) -> SessionKeys:
+        """Return the session's keys: only after `proven` is set."""
+        if self.proven is None or self.theirs is None:
+            raise RuntimeError("no keys before the handshake is proven")
+        fingerprints = (own_fingerprint, self.proven.peer.fingerprint)
+        headers = (self.header, self.theirs)
+        if not self.is_initiator:
+            fingerprints, headers = fingerprints[::-1], headers[::-1]
+        context = export_context(*headers, fingerprints)
+        return derive(self.proven.export, context, self.proven.suite, initiator=self.is_initiator)
+
+    def repeat(self) -> list[bytes]:
+        """Return what the timer sends again in this state."""
+        raise NotImplementedError
+
+    def repeat_missing(self) -> list[bytes]:
+        """Return the pieces that the peer has not acknowledged."""
+        return self._flights(self._out.missing())
+
+    def _flights(self, pieces: list[tuple[int, bytes]]) -> list[bytes]:
+        received = self._in.received
+        return [self.header.encode(offset, received, piece) for offset, piece in pieces]
+
+    def _acknowledge(self) -> list[bytes]:
+        return [self.header.encode(self._out.end, self._in.received, b"")]
+
+    def advance(self, flight: Flight) -> list[bytes]:
+        """Take a FLIGHT whose header was checked: feed TLS, and answer with its bytes or an acknowledgement."""
+        self._out.acknowledge(flight.received)
+        if not flight.tls:
+            return []
+        in_order = self._in.add(flight.offset, flight.tls)
+        if not in_order:
+            return self._acknowledge()
+        return self._feed(in_order)
+
+    def _feed(self, tls_untrusted: bytes) -> list[bytes]:
+        try:
+            self.proven = self._tls.step(tls_untrusted)
+        except Dropped as refusal:
+            self.refusal, self.state = refusal, State.REFUSED
+        else:
+            if self.proven is not None:
+                self.state = State.CONFIRMING
+        fresh = self._out.append(self._tls.outgoing())
+        return self._flights(fresh) if fresh else self._acknowledge()
+
+
+class Initiator(Exchange):
+    """Calls ``called``; done with a session once a record of the responder opens."""
+
+    is_initiator = True
+
+    def __init__(  # noqa: PLR0913 - everything that an attempt is made of
+        self,
+        tls: TlsEnd,
+        endpoint: Endpoint,
+        called: bytes,
+        *,
+        handshake_id: int,
+        index: int,
+        generation: int,
+        now: float,
+    ) -> None:
+        """Begin an attempt; `hello` is its first datagram."""
+        super().__init__(
+            tls, endpoint, FlightHeader(index, handshake_id, 0, b"", generation), now
+        )
+        self.called = called
+        self.state = State.ASKING
+        self._retries = 0
+
+    def hello(self) -> list[bytes]:
+        """Return the HELLO."""
+        return [Hello(self.header.initiator_id).encode()]
+
+    def receive_retry(self, retry: Retry) -> list[bytes]:
+        """Take a cookie; raises `Dropped` when none is awaited."""
+        step = self._ON_RETRY.get(self.state)
+        if step is None or self.theirs is not None or self._retries == _MOST_RETRIES:
+            raise Dropped(Drop.UNKNOWN_HANDSHAKE, "RETRY")
+        if retry.cookie == self.header.cookie:
+            return []
+        self._retries += 1
+        self.header = replace(self.header, cookie=retry.cookie)
+        return step(self)
+
+    def receive_flight(self, flight: Flight) -> list[bytes]:
+        """Take a FLIGHT of the responder; raises `Dropped` where it is not part of this handshake."""
+        step = self._ON_FLIGHT.get(self.state)
+        if step is None:
+            raise Dropped(Drop.UNKNOWN_HANDSHAKE, "FLIGHT")
+        self._check_header(flight.header)
+        return step(self, flight)
+
+    def _check_header(self, header: FlightHeader) -> None:
+        if self.theirs is None:
+            offered = self.header
+            if not header.responder_id or header.features & ~offered.features:
+                raise Dropped(Drop.HANDSHAKE_MISMATCH, "chosen outside the offer")
+            if not 0 <= header.generation - offered.generation <= GENERATION_LEAP:
+                raise Dropped(Drop.GENERATION)
+            self.theirs = header
+            self.header = replace(self.header, responder_id=header.responder_id)
+        elif header != self.theirs:
+            raise Dropped(Drop.HANDSHAKE_MISMATCH)
+
+    def _begin_tls(self) -> list[bytes]:
+        self.state = State.FLIGHTS
+        return self._feed(b"")
+
+    def _hear_refusal(self, flight: Flight) -> list[bytes]:
+        # Only now can the responder have judged our certificate; its alert is in its TLS stream.
+        self._out.acknowledge(flight.received)
+        in_order = self._in.add(flight.offset, flight.tls)
+        try:
+            if in_order:
+                self._tls.read_refusal(in_order)
+        except Dropped as refusal:
+            self.refusal, self.state = refusal, State.REFUSED
+        return []
+
+    def _repeat_last(self) -> list[bytes]:
+        # All may be acknowledged and DONE lost: the last piece asks for it again.
+        return self._flights(self._out.missing() or self._out.last())
+
+    _ON_RETRY: ClassVar[Mapping[State, Callable[[Self], list[bytes]]]] = {
+        State.ASKING: _begin_tls,
+        State.FLIGHTS: Exchange.repeat_missing,
+    }
+    _ON_FLIGHT: ClassVar[Mapping[State, Callable[[Self, Flight], list[bytes]]]] = {
+        State.FLIGHTS: Exchange.advance,
+        State.CONFIRMING: _hear_refusal,
+    }
+    _ON_TIMER: ClassVar[Mapping[State, Callable[[Self], list[bytes]]]] = {
+        State.ASKING: hello,
+        State.FLIGHTS: Exchange.repeat_missing,
+        State.CONFIRMING: _repeat_last,
+    }
+
+    @override
+    def repeat(self) -> list[bytes]:
+        step = self._ON_TIMER.get(self.state)
+        return step(self) if step else []
+
+
+class Responder(Exchange):
+    """Answers a FLIGHT with a good cookie; done with a session once a record of the initiator opens."""
+
+    is_initiator = False
+
+    @classmethod
+    def answer(  # noqa: PLR0913 - everything that a handshake is made of
+        cls,
+        tls: TlsEnd,
+        endpoint: Endpoint,
+        first: FlightHeader,
+        *,
+        responder_id: int,
+        index: int,
+        generation: int,
+        now: float,
+    ) -> Self:
+        """Begin for an initiator whose address the cookie in ``first`` has proved."""
+        header = FlightHeader(index, first.initiator_id, responder_id, first.cookie, generation)
+        responder = cls(tls, endpoint, header, now)
+        responder.theirs = replace(first, responder_id=0)
+        return responder
+
+    def receive_flight(self, flight: Flight) -> list[bytes]:
+        """Take a FLIGHT of the initiator; raises `Dropped` where it contradicts its first."""
+        named = flight.header.responder_id
+        if named not in {0, self.header.responder_id}:
+            raise Dropped(Drop.HANDSHAKE_MISMATCH)
+        if replace(flight.header, responder_id=0) != self.theirs:
+            raise Dropped(Drop.HANDSHAKE_MISMATCH)
+        return self._ON_FLIGHT[self.state](self, flight)
+
+    def _answer_again(self, flight: Flight) -> list[bytes]:
+        # A repeated last flight: the caller seals DONE again; a refused initiator gets its alert again.
+        self._out.acknowledge(flight.received)
+        return self.repeat_missing() if flight.tls else []
+
+    _ON_FLIGHT: ClassVar[Mapping[State, Callable[[Self, Flight], list[bytes]]]] = {
+        State.FLIGHTS: Exchange.advance,
+        State.CONFIRMING: _answer_again,
+        State.REFUSED: _answer_again,
+    }
+
+    @override
+    def repeat(self) -> list[bytes]:
+        # In CONFIRMING the caller repeats DONE; in REFUSED the initiator has to ask.
+        return self.repeat_missing() if self.state is State.FLIGHTS else []

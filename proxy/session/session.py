@@ -1,0 +1,101 @@
+"""One session: a peer, keys in both directions, and the end of its life."""
+
+from typing import Final
+
+from proxy.credentials.certificate import PodCertificate
+from proxy.drops import Drop
+from proxy.errors import Dropped, Unusable
+from proxy.session.cookie import Endpoint
+from proxy.session.keys import SessionKeys
+from proxy.session.record import Opener, Sealer, SealingBuffer
+
+RENEW_AFTER: Final = 600.0
+"""Seconds until a new handshake is started beside a session."""
+
+SESSION_LIFE: Final = 900.0
+"""Seconds after which a session neither seals nor opens."""
+
+RETIRED_LIFE: Final = 30.0
+"""Seconds a session that no longer seals still opens records under way."""
+
+
+class Session:
+    """Seals and opens records; plain counters, no I/O. ``confirmed`` once a record of the peer has opened."""
+
+    __slots__ = (
+        "_ends",
+        "bytes_in",
+        "bytes_out",
+        "confirmed",
+        "endpoint",
+        "generation",
+        "group",
+        "hinted",
+        "index",
+        "is_initiator",
+        "opened",
+        "opener",
+        "packets_in",
+        "packets_out",
+        "peer",
+        "peer_index",
+        "retired",
+        "sealer",
+        "session_id",
+        "suite",
+    )
+
+    def __init__(  # noqa: PLR0913 - what a session is made of
+        self,
+        keys: SessionKeys,
+        peer: PodCertificate,
+        *,
+        index: int,
+        peer_index: int,
+        endpoint: Endpoint,
+        generation: int,
+        group: str,
+        is_initiator: bool,
+        now: float,
+        ends: float,
+        buffer: SealingBuffer,
+    ) -> None:
+        """Begin at ``now``; ``ends`` (monotonic) is the end of the shorter of both certificates."""
+        self.index, self.peer_index = index, peer_index
+        self.endpoint, self.peer = endpoint, peer
+        self.generation, self.session_id = generation, keys.session_id
+        self.suite, self.group, self.is_initiator = keys.sending.suite, group, is_initiator
+        self.sealer = Sealer(keys.sending, peer_index, buffer)
+        self.opener = Opener(keys.receiving)
+        self.opened = now
+        self.confirmed = False
+        self.retired = False
+        self.hinted = now  # when a HINT last started a handshake beside this session
+        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
+        self._ends = min(now + SESSION_LIFE, ends)
+
+    @property
+    def ends(self) -> float:
+        """When it stops to seal and open, in monotonic seconds."""
+        return self._ends
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Of a pair's confirmed sessions the one with the highest rank seals; both ends compute the same."""
+        return self.generation, -int.from_bytes(self.session_id, "big")
+
+    def seal(self, plain: memoryview | bytes, datagram_size: int, now: float) -> list[memoryview]:
+        """Seal one record (see `Sealer.seal`); raises `Unusable` at the end of the session's life."""
+        if now >= self._ends:
+            raise Unusable
+        return self.sealer.seal(plain, datagram_size)
+
+    def open(
+        self, datagram_untrusted: memoryview, source: Endpoint, plain: memoryview, now: float
+    ) -> int:
+        """Open one datagram (see `Opener.open`) that came from ``source``."""
+        if source != self.endpoint:
+            raise Dropped(Drop.WRONG_ENDPOINT)
+        if now >= self._ends:
+            raise Dropped(Drop.SESSION_ENDED)
+        return self.opener.open(datagram_untrusted, plain, now)

@@ -1,0 +1,288 @@
+"""All sessions of a pod, driven by five plain calls with ``now`` passed in.
+
+`receive_datagram`, `datagrams_to_send`, `next_timer`, `handle_timer` and `next_event`; besides these, the data
+path reads `current` and `sessions` directly and calls `confirm` and `control` for what records say.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from proxy.credentials.credential import Credential
+from proxy.drops import Drop, Drops
+from proxy.errors import Dropped, Unusable
+from proxy.session.calls import Calls
+from proxy.session.cookie import Endpoint
+from proxy.session.answers import Answers
+from proxy.session.events import CallFailed, Event, HandshakeRefused, SessionClosed, SessionOpened
+from proxy.session.handshake import Exchange, Initiator, Responder
+from proxy.session.record import SealingBuffer
+from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
+from proxy.session.timers import Timers
+from proxy.session.tls import TlsEnd, make_context
+from proxy.session.wire import CLOSE, CONFIRM, DONE, HELLO_SIZE, Flight, Hello, Hint, Retry, parse_handshake
+
+Entropy = Callable[[int], bytes]
+"""Gives that many random bytes: the kernel's in a pod, seeded in a simulation."""
+
+HINT_WINDOW: Final = 1024
+HINT_PACE: Final = 1.0
+HINTS_A_SECOND: Final = 100
+
+_CONTROL_SIZE: Final = HELLO_SIZE
+
+
+class SessionTable:
+    """Who we talk to, and how: handshakes both ways, sessions by receiver index and by peer's address."""
+
+    def __init__(
+        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    ) -> None:
+        """Serve the pod of ``credential``; peers listen on ``port``.
+
+        ``wall_offset`` is Unix time less monotonic time; set the attribute anew when the clock is corrected.
+        """
+        self.sessions: dict[int, Session] = {}
+        self.current: dict[bytes, Session] = {}
+        self.wall_offset = wall_offset
+        self.buffer = SealingBuffer()
+        self._drops = drops
+        self._credential = credential
+        self._context = make_context(credential)
+        self._port = port
+        self._entropy = entropy
+        self._timers = Timers()
+        self._outbox: list[tuple[bytes, Endpoint]] = []
+        self._events: deque[Event] = deque()
+        self._by_peer: dict[tuple[Endpoint, int], Session] = {}
+        self._retired: dict[frozenset[bytes], Session] = {}
+        self._confirming: dict[int, Exchange] = {}
+        self._hints_until = (0.0, 0)
+        self._calls = Calls(self)
+        self._answers = Answers(self, entropy(32))
+
+    # What a driver calls.
+
+    def receive_datagram(self, data_untrusted: memoryview, source: Endpoint, now: float) -> None:
+        """Take a datagram that is no record; what is refused is counted."""
+        try:
+            message = parse_handshake(data_untrusted)
+            match message:
+                case Hello():
+                    self._answers.receive_hello(message, source, now)
+                case Retry():
+                    self._calls.receive_retry(message, source, now)
+                case Flight():
+                    self._receive_flight(message, source, now)
+                case Hint():
+                    self._receive_hint(message, source, now)
+        except Dropped as dropped:
+            self._drops[dropped.reason] += 1
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Endpoint]]:
+        """Return what is to be sent now, and forget it."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` wants to be called, in monotonic seconds."""
+        return self._timers.next()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        self._timers.run(now)
+
+    def next_event(self) -> Event | None:
+        """Return the oldest event not yet told."""
+        return self._events.popleft() if self._events else None
+
+    # What the data path calls.
+
+    def connect(self, address: bytes, now: float) -> None:
+        """Call the pod at a packed address, unless a call to it is under way."""
+        self._calls.connect(address, now)
+
+    def confirm(self, session: Session, now: float) -> None:
+        """A first record of the peer has opened: both ends hold the keys, and the pair may move to them."""
+        session.confirmed = True
+        exchange = self._confirming.pop(session.index, None)
+        if isinstance(exchange, Initiator):
+            self._calls.confirmed(exchange)
+        elif isinstance(exchange, Responder):
+            self._answers.confirmed(exchange, now)
+        self._events.append(SessionOpened(session))
+        rivals = {self.current[a] for a in session.peer.addresses if a in self.current}
+        for address in session.peer.addresses:
+            rival = self.current.get(address)
+            if rival is None or rival.rank < session.rank:
+                self.current[address] = session
+        for one in (*rivals, session):
+            if all(self.current.get(address) is not one for address in one.peer.addresses):
+                self._retire(one, now)
+        renew_after = RENEW_AFTER if session.is_initiator else RENEW_AFTER * 1.1
+        self._timers.at(now + renew_after, partial(self._renew, session))
+
+    def control(self, session: Session, kind: int, now: float) -> None:
+        """Act on a control record that opened; unknown kinds are counted."""
+        if kind == DONE:
+            self._seal_control(session, CONFIRM, now)
+        elif kind == CLOSE:
+            self.remove(session, "closed by peer")
+        elif kind != CONFIRM:
+            self._drops[Drop.UNKNOWN_KIND] += 1
+
+    def remove(self, session: Session, why: str) -> None:
+        """Forget a session."""
+        if self.sessions.pop(session.index, None) is None:
+            return
+        self._by_peer.pop((session.endpoint, session.peer_index), None)
+        self._confirming.pop(session.index, None)
+        for address in session.peer.addresses:
+            if self.current.get(address) is session:
+                del self.current[address]
+        if self._retired.get(session.peer.addresses) is session:
+            del self._retired[session.peer.addresses]
+        self._events.append(SessionClosed(session, why))
+
+    def hint(self, index: int, counter: int, source: Endpoint, now: float) -> None:
+        """Tell the sender of a record that we know no session of its index, at a bounded rate."""
+        second, sent = self._hints_until
+        if now >= second + 1:
+            second, sent = now, 0
+        if sent < HINTS_A_SECOND:
+            self.send([Hint(index, counter).encode()], source)
+        self._hints_until = (second, sent + 1)
+
+    def close(self, now: float) -> None:
+        """Close all sessions in good order: peers need not find out by themselves."""
+        for session in list(self.sessions.values()):
+            self._seal_control(session, CLOSE, now)
+            self.remove(session, "stopped")
+
+    # What calls and answers use.
+
+    def send(self, datagrams: list[bytes], endpoint: Endpoint) -> None:
+        """Queue handshake datagrams."""
+        self._outbox += [(datagram, endpoint) for datagram in datagrams]
+
+    def tell(self, event: Event) -> None:
+        """Queue an event; a refusal is counted too."""
+        if isinstance(event, HandshakeRefused | CallFailed):
+            self._drops[event.refusal.reason] += isinstance(event, HandshakeRefused)
+        self._events.append(event)
+
+    def at(self, when: float, callback: Callable[[float], None]) -> None:
+        """Call back once at ``when``."""
+        self._timers.at(when, callback)
+
+    def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
+        """Return a TLS end for one handshake."""
+        own, wall = self._credential.own, now + self.wall_offset
+        return TlsEnd(self._context, own, called=called, wall=wall)
+
+    def new_index(self) -> int:
+        """Return a receiver index that no session or handshake of ours has."""
+        while True:
+            index = self.random(4)
+            if index not in self.sessions and not self._calls.uses(index) and not self._answers.uses(index):
+                return index
+
+    def random(self, size: int) -> int:
+        """Return a random number of ``size`` bytes, never 0."""
+        return int.from_bytes(self._entropy(size), "big") or 1
+
+    def highest_generation(self) -> int:
+        """Return the highest generation among live sessions, 0 without any."""
+        return max((session.generation for session in self.sessions.values()), default=0)
+
+    def endpoint_of(self, address: bytes) -> Endpoint:
+        """Return where the pod at a packed address listens."""
+        return str(ip_address(address)), self._port
+
+    def establish(self, exchange: Exchange, now: float) -> Session:
+        """Make the session of a proven handshake; it opens records, and seals nothing but DONE until confirmed."""
+        proven, theirs, own = exchange.proven, exchange.theirs, self._credential.own
+        if proven is None or theirs is None:
+            raise RuntimeError("only a proven handshake makes a session")
+        wall_end = min(own.not_after, proven.peer.not_after)
+        chosen = theirs.generation if exchange.is_initiator else exchange.header.generation
+        session = Session(
+            exchange.keys(own.fingerprint),
+            proven.peer,
+            index=exchange.header.index,
+            peer_index=theirs.index,
+            endpoint=exchange.endpoint,
+            generation=chosen,
+            group=proven.group,
+            is_initiator=exchange.is_initiator,
+            now=now,
+            ends=wall_end - self.wall_offset,
+            buffer=self.buffer,
+        )
+        self.sessions[session.index] = session
+        self._by_peer[session.endpoint, session.peer_index] = session
+        self._confirming[session.index] = exchange
+        self._timers.at(session.ends, partial(self._end, session))
+        return session
+
+    def seal_done(self, session: Session, now: float) -> None:
+        """Tell the initiator, under the new keys, that we have judged it and hold them too."""
+        self._seal_control(session, DONE, now)
+
+    # The rest is our own.
+
+    def _receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
+        # Ids are random: one of ours as the initiator's means an answer to our call, else somebody calls.
+        if self._calls.knows(flight.header.initiator_id):
+            self._calls.receive_flight(flight, source, now)
+        else:
+            self._answers.receive_flight(flight, source, now)
+
+    def _receive_hint(self, hint: Hint, source: Endpoint, now: float) -> None:
+        session = self._by_peer.get((source, hint.index))
+        if session is None or not session.confirmed or session.retired:
+            raise Dropped(Drop.HINT, "no such session")
+        recent = 0 <= session.sealer.counter - hint.counter < HINT_WINDOW
+        if not recent or now < session.hinted + HINT_PACE:
+            raise Dropped(Drop.HINT, "old or too soon")
+        session.hinted = now
+        self._call_peer(session, now)
+
+    def _call_peer(self, session: Session, now: float) -> None:
+        for address in session.peer.addresses:
+            if self.current.get(address) is session and self.endpoint_of(address) == session.endpoint:
+                self.connect(address, now)
+                return
+        for address in session.peer.addresses:
+            if self.current.get(address) is session:
+                self.connect(address, now)
+                return
+
+    def _renew(self, session: Session, now: float) -> None:
+        if session.index in self.sessions and not session.retired:
+            self._call_peer(session, now)
+
+    def _retire(self, session: Session, now: float) -> None:
+        # One retired session a peer: a peer that makes handshakes without end costs no more than that.
+        session.retired = True
+        before = self._retired.get(session.peer.addresses)
+        if before is not None and before is not session:
+            self.remove(before, "replaced")
+        self._retired[session.peer.addresses] = session
+        self._timers.at(now + RETIRED_LIFE, partial(self._end_retired, session))
+
+    def _end_retired(self, session: Session, _now: float) -> None:
+        self.remove(session, "replaced")
+
+    def _end(self, session: Session, _now: float) -> None:
+        self.remove(session, "ended")
+
+    def _seal_control(self, session: Session, kind: int, now: float) -> None:
+        try:
+            pieces = session.seal(bytes((kind, 0, 0, 0)), _CONTROL_SIZE, now)
+        except Unusable:
+            self.remove(session, "ended")
+            return
+        self.send([bytes(pieces[0])], session.endpoint)

@@ -1,0 +1,177 @@
+"""TLS 1.3 on bytes: OpenSSL between two memory BIOs, and the checks before any of its keys may be used.
+
+pyOpenSSL's responder exports keys before the client's Finished, and even after it refused a certificate. So
+`TlsEnd` gives keys only through `Proven`, which `step` returns when the handshake has ended without an error
+*and* version, ALPN, suite, group and the verified chain were checked on the finished connection.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from proxy.credentials.certificate import PodCertificate
+from proxy.credentials.credential import Credential
+from proxy.credentials.judge import judge_chain
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.session.keys import PROTOCOL, SUITES, Exporter
+
+DEFAULT_GROUP: Final = "X25519MLKEM768"
+
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: validity is judged by our corrected clock, in `judge_chain`, for each
+# certificate of the chain.
+_NO_CHECK_TIME: Final = 0x200000
+_READ: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Proven:
+    """A finished and judged handshake: who the peer is, what was agreed, and the exporter."""
+
+    peer: PodCertificate
+    suite: str
+    group: str
+    export: Exporter
+
+
+def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)) -> SSL.Context:
+    """Return a context for one credential and set of roots, for both roles; make a new one when either changes.
+
+    Nothing is ever resumed: tickets and session cache are both off, since a resumed session judges nobody.
+    """
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_tls13_ciphersuites(":".join(suites).encode())
+    context.set_alpn_protos([PROTOCOL])
+    context.set_alpn_select_callback(_select_alpn)
+    context.use_privatekey(credential.key)
+    context.use_certificate(credential.chain[0])
+    for intermediate in credential.chain[1:]:
+        context.add_extra_chain_cert(intermediate)
+    store = context.get_cert_store()
+    if store is None:
+        raise MemoryError("OpenSSL gave no certificate store")
+    store.set_flags(crypto.X509StoreFlags.X509_STRICT | _NO_CHECK_TIME)
+    for root in credential.roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
+    return context
+
+
+def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> bytes | object:
+    return PROTOCOL if PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+class TlsEnd:
+    """One end of one handshake. After `Dropped` it is of no use but for `outgoing` (an alert to send)."""
+
+    def __init__(  # noqa: PLR0913 - what a judgement needs
+        self,
+        context: SSL.Context,
+        own: PodCertificate,
+        *,
+        called: bytes | None,
+        wall: float,
+        group: str = DEFAULT_GROUP,
+    ) -> None:
+        """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
+        self._own, self._called, self._wall, self._group = own, called, wall, group
+        self._refusal: Dropped | None = None
+        self._connection = SSL.Connection(context, None)
+        self._connection.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._judge_early
+        )
+        if called is None:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+
+    def step(self, tls_untrusted: bytes) -> Proven | None:
+        """Feed bytes of the peer; return the result once the handshake is finished and judged, else None.
+
+        Raises `Dropped` with the reason for which the peer was refused, or refused us.
+        """
+        if tls_untrusted:
+            self._connection.bio_write(tls_untrusted)
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return None
+        except SSL.Error as error:
+            raise self._refusal or _explain(error) from None
+        try:
+            return self._prove()
+        except Dropped:
+            # Our Finished may lie in the BIO: a refused peer must not get it, but may be told.
+            self.outgoing()
+            if self._called is None:
+                self._connection.shutdown()
+            raise
+
+    def outgoing(self) -> bytes:
+        """Return what TLS wants sent to the peer."""
+        try:
+            return self._connection.bio_read(_READ)
+        except SSL.WantReadError:
+            return b""
+
+    def read_refusal(self, tls_untrusted: bytes) -> None:
+        """Feed an initiator's finished handshake: raise `Dropped` (PEER_REFUSED) on the peer's own alert.
+
+        Bytes that do not authenticate are somebody else's and change nothing.
+        """
+        self._connection.bio_write(tls_untrusted)
+        try:
+            self._connection.read(1)
+        except SSL.ZeroReturnError:
+            raise Dropped(Drop.PEER_REFUSED, "closed") from None
+        except SSL.WantReadError:
+            return
+        except SSL.Error as error:
+            refusal = _explain(error)
+            if refusal.reason is Drop.PEER_REFUSED:
+                raise refusal from None
+
+    def _judge_early(
+        self, _connection: SSL.Connection, leaf: crypto.X509, _error: int, depth: int, ok: int
+    ) -> bool:
+        # Inside the handshake only so that the peer gets an alert and not silence; `_prove` decides.
+        if not ok:
+            self._refusal = Dropped(Drop.UNTRUSTED, "no chain to a root of the project")
+            return False
+        if depth == 0:
+            try:
+                judge_chain([leaf.to_cryptography()], self._own, self._called, self._wall)
+            except Dropped as refusal:
+                self._refusal = refusal
+                return False
+        return True
+
+    def _prove(self) -> Proven:
+        connection = self._connection
+        suite, group = connection.get_cipher_name(), connection.get_group_name()
+        if (
+            connection.get_protocol_version() != SSL.TLS1_3_VERSION
+            or connection.get_alpn_proto_negotiated() != PROTOCOL
+            or suite not in SUITES
+            or group != self._group
+        ):
+            raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
+        chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
+        peer = judge_chain(chain, self._own, self._called, self._wall)
+        return Proven(peer, suite, group, connection.export_keying_material)
+
+
+def _explain(error: SSL.Error) -> Dropped:
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    text = "; ".join(str(entry[-1]) for entry in queue) or type(error).__name__
+    if "alert" in text:
+        return Dropped(Drop.PEER_REFUSED, text)
+    if "did not return a certificate" in text:
+        return Dropped(Drop.NO_CERTIFICATE)
+    if "no suitable" in text or "no shared" in text or "unsupported protocol" in text:
+        return Dropped(Drop.TLS_PARAMETERS, text)
+    return Dropped(Drop.TLS, text)
