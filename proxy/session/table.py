@@ -4,7 +4,7 @@
 path reads `current` and `sessions` directly and calls `confirm` and `control` for what records say.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
@@ -22,7 +22,21 @@ from proxy.session.record import SealingBuffer
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd, make_context
-from proxy.session.wire import CLOSE, CONFIRM, DONE, HELLO_SIZE, Flight, Hello, Hint, Retry, parse_handshake
+from proxy.session.wire import (
+    CLOSE,
+    CONFIRM,
+    DONE,
+    FLIGHT,
+    HELLO,
+    HELLO_SIZE,
+    HINT,
+    RETRY,
+    Flight,
+    Hello,
+    Hint,
+    Retry,
+    parse_handshake,
+)
 
 Entropy = Callable[[int], bytes]
 """Gives that many random bytes: the kernel's in a pod, seeded in a simulation."""
@@ -30,6 +44,9 @@ Entropy = Callable[[int], bytes]
 HINT_WINDOW: Final = 1024
 HINT_PACE: Final = 1.0
 HINTS_A_SECOND: Final = 100
+
+KINDS: Final = {HELLO: "hello", RETRY: "retry", FLIGHT: "flight", HINT: "hint"}
+CONTROL: Final = "control"
 
 _CONTROL_SIZE: Final = HELLO_SIZE
 
@@ -48,6 +65,8 @@ class SessionTable:
         self.current: dict[bytes, Session] = {}
         self.wall_offset = wall_offset
         self.buffer = SealingBuffer()
+        self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
         self._drops = drops
         self._credential = credential
         self._context = make_context(credential)
@@ -69,6 +88,7 @@ class SessionTable:
         """Take a datagram that is no record; what is refused is counted."""
         try:
             message = parse_handshake(data_untrusted)
+            self.received[KINDS[data_untrusted[0]]] += 1
             match message:
                 case Hello():
                     self._answers.receive_hello(message, source, now)
@@ -126,6 +146,7 @@ class SessionTable:
 
     def control(self, session: Session, kind: int, now: float) -> None:
         """Act on a control record that opened; unknown kinds are counted."""
+        self.received[CONTROL] += 1
         if kind == DONE:
             self._seal_control(session, CONFIRM, now)
         elif kind == CLOSE:
@@ -165,7 +186,9 @@ class SessionTable:
 
     def send(self, datagrams: list[bytes], endpoint: Endpoint) -> None:
         """Queue handshake datagrams."""
-        self._outbox += [(datagram, endpoint) for datagram in datagrams]
+        for datagram in datagrams:
+            self.sent[KINDS.get(datagram[0], CONTROL)] += 1
+            self._outbox.append((datagram, endpoint))
 
     def tell(self, event: Event) -> None:
         """Queue an event; a refusal is counted too."""

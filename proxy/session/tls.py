@@ -25,6 +25,9 @@ DEFAULT_GROUP: Final = "X25519MLKEM768"
 _NO_CHECK_TIME: Final = 0x200000
 _READ: Final = 65_536
 
+# OpenSSL's X509_V_ERR_INVALID_PURPOSE: a chain that we trust, for something else.
+_WRONG_PURPOSE: Final = 26
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proven:
@@ -136,11 +139,12 @@ class TlsEnd:
                 raise refusal from None
 
     def _judge_early(
-        self, _connection: SSL.Connection, leaf: crypto.X509, _error: int, depth: int, ok: int
+        self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
         # Inside the handshake only so that the peer gets an alert and not silence; `_prove` decides.
         if not ok:
-            self._refusal = Dropped(Drop.UNTRUSTED, "no chain to a root of the project")
+            reason = Drop.CERTIFICATE_PROFILE if error == _WRONG_PURPOSE else Drop.UNTRUSTED
+            self._refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")
             return False
         if depth == 0:
             try:

@@ -1,0 +1,173 @@
+"""`tencrypt run` and `tencrypt status`: what a pod's owner types."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+    from proxy.netagent.drivers.inspect import InterfaceInfo
+    from proxy.settings import Settings
+
+FINE, FAILED, WRONG, CA_REFUSED, LACKING = 0, 1, 2, 3, 4
+
+RUN_DIRECTORY: Final = Path("/run/tencrypt")
+
+_RUN: Final = """\
+Runs a pod's proxy in the foreground: makes tenc0 with its rules, routes and filter, starts the daemon
+under a UID of its own without any capability, and stays to undo all of it at SIGTERM or Ctrl-C.
+From the first moment on, members are reached through Tencrypt or not at all; that stays so when the
+proxy is killed, until it is started again and stopped in order.
+
+Each key of the configuration can also be set as TENCRYPT_<KEY> in the environment, which wins."""
+
+_RUN_EXAMPLES: Final = """\
+examples:
+  tencrypt run --config pod.toml
+  tencrypt run --config pod.toml --netns /run/netns/nginx1"""
+
+_STATUS: Final = """\
+Asks a running proxy for its sessions (peer, cipher, key-exchange group, age, bytes), for what it refused
+and why, and for the remaining life of its certificate."""
+
+_STATUS_EXAMPLES: Final = """\
+examples:
+  tencrypt status
+  tencrypt status --socket /run/tencrypt/shop.nginx1.sock --json"""
+
+
+def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the group's parsers; each sets ``func``, which returns the exit code."""
+    run = subparsers.add_parser(
+        "run",
+        help="run a pod's proxy",
+        description=_RUN,
+        epilog=_RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("--config", metavar="FILE", help="the pod's settings (TOML); see examples/pod.toml")
+    run.add_argument("--netns", metavar="PATH", help="network namespace to run in, as /run/netns/NAME or /proc/PID/ns/net")
+    run.set_defaults(func=_run)
+    status = subparsers.add_parser(
+        "status",
+        help="ask a running proxy",
+        description=_STATUS,
+        epilog=_STATUS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    status.add_argument("--socket", metavar="PATH", type=Path, help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one")
+    status.add_argument("--json", action="store_true", help="print what the proxy answered, for programs")
+    status.set_defaults(func=_status)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"tencrypt: {message}", file=sys.stderr)
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from proxy.drivers import clock, settings_file
+    from proxy.netagent.drivers import inspect, privileges
+    from proxy.netagent.errors import MachineLacksError, NetAgentError
+    from proxy.settings import SettingsError
+
+    try:
+        settings = settings_file.load(args.config, os.environ, clock.wall())
+    except SettingsError as error:
+        return _say(str(error), WRONG)
+    if os.geteuid() != 0:
+        return _say("run: needs root, to make tenc0 and its rules; the daemon then gives it up", LACKING)
+    try:
+        if args.netns is not None:
+            privileges.enter_netns(args.netns)
+        found = inspect.find_interface(settings.addresses, settings.interface)
+        addresses = _outer_addresses(settings, found)
+    except SettingsError as error:
+        return _say(str(error), WRONG)
+    except MachineLacksError as error:
+        return _say(str(error), LACKING)
+    except NetAgentError as error:
+        return _say(str(error), WRONG)
+    return _start(settings, found, addresses)
+
+
+def _outer_addresses(
+    settings: "Settings", found: "InterfaceInfo"
+) -> "tuple[IPv4Address | IPv6Address, ...]":
+    """Return the pod's addresses, one a family, all named by the token."""
+    from proxy.settings import SettingsError, check_addresses
+
+    addresses = settings.addresses or found.addresses
+    if not addresses:
+        raise SettingsError(f"interface {found.name} holds no address: give it one, or set addresses")
+    if len({address.version for address in addresses}) != len(addresses):
+        listing = ", ".join(map(str, addresses))
+        raise SettingsError(f"addresses are {listing}: one IPv4 and one IPv6 address at most; choose by setting addresses")
+    check_addresses(settings, addresses)
+    return addresses
+
+
+def _start(
+    settings: "Settings", found: "InterfaceInfo", addresses: "tuple[IPv4Address | IPv6Address, ...]"
+) -> int:
+    import socket
+
+    from proxy.drivers.tun import Tun
+    from proxy.netagent import agent
+    from proxy.netagent.plan import NetSettings, PlanError, plan
+
+    net = NetSettings(
+        interface=found.name,
+        interface_mtu=found.mtu,
+        addresses=addresses,
+        members=settings.members,
+        session_port=settings.session_port,
+        uid=settings.daemon_uid,
+        gid=settings.daemon_uid,
+    )
+    try:
+        tunnel_mtu = plan(net).tunnel_mtu
+        _make_run_directory(Path(settings.admin_socket).parent, settings.daemon_uid)
+    except PlanError as error:
+        return _say(str(error), WRONG)
+    except OSError as error:
+        return _say(f"admin_socket = {settings.admin_socket}: {error.strerror}", LACKING)
+
+    def start_daemon(channel: socket.socket, tun: Tun) -> int:
+        from proxy import daemon
+
+        return daemon.run(settings, daemon.Place(addresses, tunnel_mtu), channel, tun)
+
+    return agent.run(net, start_daemon)
+
+
+def _make_run_directory(directory: Path, uid: int) -> None:
+    """Give the daemon a directory for its socket; one that is there already stays as it is."""
+    if not directory.exists():
+        directory.mkdir(mode=0o755, parents=True)
+        os.chown(directory, uid, uid)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from proxy.drivers import admin
+    from proxy.status import draw
+
+    path: Path | None = args.socket
+    if path is None:
+        there = sorted(RUN_DIRECTORY.glob("*.sock")) if RUN_DIRECTORY.is_dir() else []
+        if len(there) != 1:
+            listing = ", ".join(map(str, there)) or f"none in {RUN_DIRECTORY}"
+            return _say(f"status: name one proxy's socket with --socket: {listing}", WRONG)
+        path = there[0]
+    try:
+        status = admin.ask(path)
+        print(json.dumps(status, indent=2) if args.json else draw(status))
+    except OSError as error:
+        return _say(f"status: no proxy answers at {path}: {error.strerror or error}", FAILED)
+    except (ValueError, KeyError, TypeError) as error:
+        return _say(f"status: {path} is not a proxy of this version: {error}", FAILED)
+    return FINE

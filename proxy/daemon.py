@@ -1,0 +1,207 @@
+"""The daemon: builds the parts of a pod's proxy, runs them, and stops them in order.
+
+It runs under a UID of its own without any capability; what needs more, the net agent does.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final
+
+from proxy.credentials.credential import Credential, build_credential
+from proxy.credentials.csr import make_key_and_csr
+from proxy.drivers import admin, ca_client, clock, logs
+from proxy.drivers.pump import Pump
+from proxy.drivers.tun import Tun
+from proxy.drivers.udp import SessionSocket
+from proxy.drops import Drops
+from proxy.errors import Dropped
+from proxy.flow.members import Members
+from proxy.inbound import Inbound
+from proxy.outbound import Outbound
+from proxy.session.events import CallFailed, Event, HandshakeRefused, SessionClosed, SessionOpened
+from proxy.session.table import SessionTable
+from proxy.settings import Settings
+from proxy.status import JsonObject, report
+
+FINE, FAILED, CA_REFUSED = 0, 1, 3
+
+CA_PATIENCE: Final = 30.0
+"""Seconds for which an unreachable CA is asked again at start; whoever restarts us goes on after that."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.2, 3.0
+_DROPS_EVERY: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the daemon finds itself: the pod's addresses (one a family) and tenc0's MTU."""
+
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    tunnel_mtu: int
+
+
+def run(settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> int:
+    """Run until the net agent asks for the end (or is gone) or a signal does; return the exit code."""
+    logs.configure()
+    try:
+        return asyncio.run(_Daemon(settings, place, channel, tun).main())
+    except ca_client.CaRefused as error:
+        logs.event("ca_refused", logging.ERROR, code=error.code, message=error.message)
+        return CA_REFUSED
+    except ca_client.CaUnreachable as error:
+        logs.event("ca_unreachable", logging.ERROR, ca=settings.ca_address, message=str(error))
+        return CA_REFUSED
+    except Dropped as error:
+        logs.event("certificate_refused", logging.ERROR, message=str(error))
+        return CA_REFUSED
+    except OSError as error:
+        logs.event("failed", logging.ERROR, message=str(error))
+        return FAILED
+
+
+class _Daemon:
+    def __init__(self, settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> None:
+        self._settings, self._place, self._channel, self._tun = settings, place, channel, tun
+        self._drops: Drops = Drops()
+        self._stop = asyncio.Event()
+
+    async def main(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._channel.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        loop.add_reader(self._channel.fileno(), self._hear_agent)
+        obtaining = asyncio.ensure_future(self._obtain())  # noqa: TID251 - awaited two lines on
+        stopping = asyncio.ensure_future(self._stop.wait())  # noqa: TID251 - cancelled below
+        await asyncio.wait((obtaining, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not obtaining.done():
+            obtaining.cancel()
+            return FINE
+        credential, wall_offset = obtaining.result()
+        async with self._serve(credential, wall_offset):
+            await self._stop.wait()
+        logs.event("stopped", pod=self._settings.name)
+        return FINE
+
+    def _hear_agent(self) -> None:
+        # Whatever the agent says, or its end of file, means the same: stop.
+        with contextlib.suppress(OSError):
+            self._channel.recv(64)
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._stop.set()
+
+    async def _obtain(self) -> tuple[Credential, float]:
+        """Return a fresh credential and Unix time less loop time by the CA's clock."""
+        loop, settings = asyncio.get_running_loop(), self._settings
+        key, csr = make_key_and_csr()
+        deadline, pause = loop.time() + CA_PATIENCE, _FIRST_PAUSE
+        while True:
+            try:
+                answer = await ca_client.obtain(
+                    settings.ca_address,
+                    settings.ca_root_fingerprint,
+                    settings.trust_domain,
+                    settings.token,
+                    csr,
+                )
+                break
+            except ca_client.CaUnreachable as error:
+                if loop.time() + pause > deadline:
+                    raise
+                logs.event("ca_unreachable", logging.WARNING, ca=settings.ca_address, message=str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+        chain, roots = "".join(answer.chain), "".join(answer.roots)
+        credential = build_credential(key, chain.encode(), roots.encode())
+        offset = answer.time - loop.time()
+        logs.event(
+            "certificate_issued",
+            serial=f"{credential.own.serial:x}",
+            identity=credential.own.identity.uri,
+            addresses=credential.own.address_texts(),
+            seconds=round(credential.own.not_after - answer.time),
+            clock_offset=round(answer.time - clock.wall(), 3),
+        )
+        return credential, offset
+
+    @contextlib.asynccontextmanager
+    async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
+        loop, settings = asyncio.get_running_loop(), self._settings
+        table = SessionTable(credential, settings.session_port, os.urandom, self._drops, wall_offset)
+        own = frozenset(address.packed for address in self._place.addresses)
+        members = Members(settings.members)
+        outbound = Outbound(table, own, members, self._place.tunnel_mtu, self._drops)
+        inbound = Inbound(table, own, self._drops)
+        sockets = {a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses}
+        pump = Pump(self._tun, sockets, table, outbound, inbound, self._drops, _log_event)
+
+        def status() -> JsonObject:
+            return report(credential.own, table, self._drops, loop.time())
+
+        async with admin.serve(Path(settings.admin_socket), status), asyncio.TaskGroup() as tasks:
+            pump.start()
+            telling = tasks.create_task(self._tell_drops())
+            self._channel.send(b"ready")
+            logs.event("ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu)
+            try:
+                yield
+            finally:
+                pump.stop()
+                telling.cancel()
+
+    async def _tell_drops(self) -> None:
+        """Log what was refused: one line a reason and interval, however many there were."""
+        told: Drops = Drops()
+        while True:
+            await asyncio.sleep(_DROPS_EVERY)
+            for reason, count in (self._drops - told).items():
+                logs.event("refused", logging.WARNING, reason=str(reason), count=count)
+            told = self._drops.copy()
+
+
+def _log_event(event: Event) -> None:
+    match event:
+        case SessionOpened(session):
+            logs.event(
+                "session_opened",
+                peer=session.peer.pod,
+                identity=session.peer.identity.uri,
+                endpoint=session.endpoint[0],
+                role="initiator" if session.is_initiator else "responder",
+                generation=session.generation,
+                cipher=session.suite,
+                group=session.group,
+            )
+        case SessionClosed(session, why):
+            logs.event(
+                "session_closed",
+                peer=session.peer.pod,
+                identity=session.peer.identity.uri,
+                generation=session.generation,
+                why=why,
+            )
+        case HandshakeRefused(endpoint, refusal, is_initiator):
+            logs.event(
+                "handshake_refused",
+                logging.WARNING,
+                endpoint=endpoint[0],
+                reason=str(refusal.reason),
+                detail=refusal.detail,
+                role="initiator" if is_initiator else "responder",
+            )
+        case CallFailed(address, refusal):
+            logs.event(
+                "unreachable",
+                logging.WARNING,
+                address=socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address),
+                reason=str(refusal.reason),
+            )

@@ -1,0 +1,70 @@
+"""The proxy's Unix socket: `tencrypt status` asks here. Its owner and root alone may connect."""
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from socket import AF_UNIX, socket
+from typing import Final
+
+from aiohttp import web
+
+from proxy.status import JsonObject
+
+_LARGEST_ANSWER: Final = 16 << 20
+_SECONDS: Final = 5
+
+
+@contextlib.asynccontextmanager
+async def serve(path: Path, report: Callable[[], JsonObject]) -> AsyncIterator[None]:
+    """Answer GET /v1/status on a socket at ``path``, of mode 0600, for as long as the context lasts."""
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response(report())
+
+    app = web.Application()
+    app.router.add_get("/v1/status", status)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    # A socket left by kill -9 is in the way; a second proxy of this name is stopped by tenc0 before this.
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket(AF_UNIX)
+        self.sock.settimeout(_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: Path) -> JsonObject:
+    """Return a running proxy's status. Raises OSError where nobody answers, ValueError where it is no status."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", "/v1/status")
+        answer = connection.getresponse()
+        body = answer.read(_LARGEST_ANSWER)
+    except HTTPException as error:
+        raise ValueError(f"not an answer of a proxy: {error}") from error
+    finally:
+        connection.close()
+    status = json.loads(body)
+    if answer.status != 200 or not isinstance(status, dict):
+        raise ValueError(f"status {answer.status}")
+    return status

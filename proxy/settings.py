@@ -1,0 +1,255 @@
+"""A pod's settings: each key is named and explained once, in `KEYS`, for parser, errors and help.
+
+The text of a TOML file and the environment come in; a `Settings` or one `SettingsError` comes out.
+The environment wins over the file: ``session_port`` is also ``TENCRYPT_SESSION_PORT``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Final
+
+from ca.messages import JoinClaims, parse_token
+from policy.identity import (
+    check_namespace,
+    check_pod_name,
+    check_service_account,
+    check_trust_domain,
+)
+
+from proxy import settings_values as values
+from proxy.settings_source import (
+    Key,
+    SettingsError,
+    Source,
+    list_from_environment,
+    number_from_environment,
+)
+from proxy.settings_values import Address, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `parse_settings` found to be in order; ``addresses`` may be empty: to be found out."""
+
+    trust_domain: str
+    name: str
+    namespace: str
+    service_account: str
+    interface: str | None
+    addresses: tuple[Address, ...]
+    session_port: int
+    ca_address: str
+    ca_root_fingerprint: str
+    token: str = field(repr=False)
+    members: tuple[Network, ...]
+    admin_socket: str
+    daemon_uid: int
+
+
+TRUST_DOMAIN: Final = Key(
+    "trust_domain",
+    "the realm of the project's certificate authority",
+    "a SPIFFE trust domain, as shop.example",
+    values.checked(check_trust_domain),
+)
+NAME: Final = Key(
+    "name",
+    "the pod's name",
+    "a pod's name (DNS-1123), as nginx1",
+    values.checked(check_pod_name),
+)
+NAMESPACE: Final = Key(
+    "namespace",
+    "the project that the pod belongs to: it talks to no other",
+    "a namespace (DNS-1123 label), as shop",
+    values.checked(check_namespace),
+)
+SERVICE_ACCOUNT: Final = Key(
+    "service_account",
+    "the identity under which the pod's peers know it",
+    "a service account's name (DNS-1123), as default",
+    values.checked(check_service_account),
+)
+INTERFACE: Final[Key[str | None]] = Key(
+    "interface",
+    "the interface that reaches the other pods; found out if left out",
+    "a network interface's name of 1 to 15 characters, not lo or tenc0, as eth0",
+    values.interface,
+    default=None,
+)
+ADDRESSES: Final[Key[tuple[Address, ...]]] = Key(
+    "addresses",
+    "the pod's own addresses; found out if left out",
+    'a list of addresses without prefix, as ["10.0.0.1", "fd00::1"]',
+    values.addresses,
+    default=(),
+    from_environment=list_from_environment,
+)
+SESSION_PORT: Final = Key(
+    "session_port",
+    "the UDP port on which the project's proxies speak to each other",
+    "a port from 1 to 65535",
+    values.number(1, 65535),
+    default=15443,
+    from_environment=number_from_environment,
+)
+CA_ADDRESS: Final = Key(
+    "ca_address",
+    "where the certificate authority serves",
+    "https://HOST:PORT, HOST an address or a name, as https://10.0.0.2:8443",
+    values.checked(values.host),
+)
+CA_ROOT_FINGERPRINT: Final = Key(
+    "ca_root_fingerprint",
+    "the SHA-256 of the authority's root certificate, as `tencrypt ca show` prints it",
+    "sha256: and 64 hexadecimal digits",
+    values.fingerprint,
+)
+TOKEN: Final = Key(
+    "token",
+    "the join token that `tencrypt ca token` printed for this pod (or token_file)",
+    "a join token as `tencrypt ca token` prints it, or token_file instead",
+    values.token,
+    secret=True,
+)
+TOKEN_FILE: Final = Key(
+    "token_file",
+    "a file that holds the join token; instead of token",
+    "an absolute path of a file that holds the join token",
+    values.path,
+)
+MEMBERS: Final = Key(
+    "members",
+    "the project's pods, and nobody else: traffic with them is encrypted or refused",
+    'a list of addresses and prefixes, at least one, as ["10.0.0.0/24", "fd00::/64"]',
+    values.members,
+    from_environment=list_from_environment,
+)
+ADMIN_SOCKET: Final[Key[str | None]] = Key(
+    "admin_socket",
+    "where `tencrypt status` asks; /run/tencrypt/NAMESPACE.NAME.sock if left out",
+    f"an absolute path of at most {values.LONGEST_SOCKET_PATH} bytes",
+    values.socket_path,
+    default=None,
+)
+DAEMON_UID: Final = Key(
+    "daemon_uid",
+    "the user and group number of the daemon, which no application in the pod may use",
+    "a number from 1 to 65533",
+    values.number(1, 65533),
+    default=15443,
+    from_environment=number_from_environment,
+)
+KEYS: Final[tuple[Key[object], ...]] = (
+    TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
+    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID,
+)  # fmt: skip
+
+
+def describe() -> str:
+    """Explain every key, for ``tencrypt run --help``: name, meaning, what is accepted."""
+    return "\n".join(f"  {key.name}\n    {key.meaning}\n    ({key.accepts})" for key in KEYS)
+
+
+def parse_settings(
+    text_untrusted: str,
+    environment: Mapping[str, str],
+    *,
+    wall: datetime,
+    read_token: Callable[[str], str],
+    file_name: str = "pod.toml",
+) -> Settings:
+    """Return the settings of file and environment; raises `SettingsError` and nothing else.
+
+    ``wall`` is the aware time at which the token must still be good. ``read_token`` returns the
+    content of the file that ``token_file`` names, or raises ValueError with a reason. The token's
+    claims are read to find mistakes before anything is set up; they prove nothing.
+    """
+    source = Source(text_untrusted, environment, file_name, KEYS)
+    token_key, token = _get_token(source, file_name, read_token)
+    settings = Settings(
+        trust_domain=source.get(TRUST_DOMAIN),
+        name=source.get(NAME),
+        namespace=source.get(NAMESPACE),
+        service_account=source.get(SERVICE_ACCOUNT),
+        interface=source.get(INTERFACE),
+        addresses=source.get(ADDRESSES),
+        session_port=source.get(SESSION_PORT),
+        ca_address=source.get(CA_ADDRESS),
+        ca_root_fingerprint=source.get(CA_ROOT_FINGERPRINT),
+        token=token,
+        members=source.get(MEMBERS),
+        admin_socket=_admin_socket(source),
+        daemon_uid=source.get(DAEMON_UID),
+    )
+    _check_members(source, settings)
+    _check_claims(source, settings, parse_token(token), token_key, wall)
+    return settings
+
+
+def _get_token(
+    source: Source, file_name: str, read_token: Callable[[str], str]
+) -> tuple[Key[str], str]:
+    """Return the token and the key that gave it; the environment goes before the file."""
+    both = (TOKEN, TOKEN_FILE)
+    given = [key for key in both if source.in_environment(key)]
+    given = given or [key for key in both if source.in_file(key)]
+    if not given:
+        raise SettingsError(f"{file_name}: token is missing: {TOKEN.accepts}")
+    if len(given) == 2:
+        raise source.error(TOKEN_FILE, "token is set too: one of the two")
+    if given == [TOKEN]:
+        return TOKEN, source.get(TOKEN)
+    path = source.get(TOKEN_FILE)
+    try:
+        return TOKEN_FILE, values.token(read_token(path))
+    except ValueError as error:
+        raise source.error(TOKEN_FILE, str(error) or "the file holds no join token") from None
+
+
+def _admin_socket(source: Source) -> str:
+    path = source.get(ADMIN_SOCKET)
+    if path is None:
+        path = f"/run/tencrypt/{source.get(NAMESPACE)}.{source.get(NAME)}.sock"
+        if len(path) > values.LONGEST_SOCKET_PATH:
+            raise source.error(ADMIN_SOCKET, f"{path} is too long: set {ADMIN_SOCKET.accepts}")
+    return path
+
+
+def _check_members(source: Source, settings: Settings) -> None:
+    """Refuse members that hold the CA's address: it must be reached without a certificate."""
+    try:
+        address = ip_address(values.host(settings.ca_address))
+    except ValueError:
+        return  # a name; what it resolves to is judged when it is known
+    for network in settings.members:
+        if address in network:
+            raise source.error(MEMBERS, f"{network} holds the CA's address {address}")
+
+
+def _check_claims(
+    source: Source, settings: Settings, claims: JoinClaims, token_key: Key[str], wall: datetime
+) -> None:
+    """Refuse a token that is not this pod's, or no longer good, before the CA would."""
+    for key, ours, theirs in (
+        (TRUST_DOMAIN, settings.trust_domain, claims.trust_domain),
+        (NAME, settings.name, claims.pod),
+        (NAMESPACE, settings.namespace, claims.namespace),
+        (SERVICE_ACCOUNT, settings.service_account, claims.service_account),
+    ):
+        if ours != theirs:
+            raise source.error(key, f'the token names "{theirs}"')
+    if not set(settings.addresses) <= set(claims.addresses):
+        named = ", ".join(str(address) for address in claims.addresses)
+        raise source.error(ADDRESSES, f"the token names {named}")
+    if claims.expires <= wall.timestamp():
+        raise source.error(token_key, f"expired at {_utc(claims.expires)}; ask for a new one")
+
+
+def _utc(seconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError):
+        return f"{seconds} s after 1970"

@@ -1,0 +1,191 @@
+"""Parsers of single values: what TOML gave, to what it means; ValueError, as a rule without a text.
+
+An error without a text lets the key's own words say what is accepted; one with a text says more.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+from ca.messages import MessageError, parse_fingerprint, parse_token
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_NEVER_MEMBERS: Final = {
+    "this network": ("0.0.0.0/8", "::/128"),
+    "loopback": ("127.0.0.0/8", "::1/128"),
+    "link-local": ("169.254.0.0/16", "fe80::/10"),
+    "multicast": ("224.0.0.0/4", "ff00::/8"),
+    "reserved": ("240.0.0.0/4",),
+    "IPv4 in IPv6": ("::ffff:0:0/96",),
+}
+_FORBIDDEN: Final = tuple(
+    (ip_network(prefix), kind) for kind, prefixes in _NEVER_MEMBERS.items() for prefix in prefixes
+)
+LONGEST_SOCKET_PATH: Final = 107
+"""Bytes of ``sun_path`` without its closing zero (unix(7))."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - a value of the wrong type is one of the user's mistakes
+    return value
+
+
+def checked(check: Callable[[str], object]) -> Callable[[object], str]:
+    """Make a parser of a check that raises a ValueError, as `policy.identity` does."""
+
+    def parse(value: object) -> str:
+        text = _text(value)
+        try:
+            check(text)
+        except ValueError:
+            raise ValueError from None  # the key's own words say what is accepted
+        return text
+
+    return parse
+
+
+def number(lowest: int, highest: int) -> Callable[[object], int]:
+    """Make a parser of whole numbers; true and false are none, though Python counts them so."""
+
+    def parse(value: object) -> int:
+        if type(value) is not int or not lowest <= value <= highest:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _items(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError  # noqa: TRY004 - as in _text
+    return [_text(item) for item in value]
+
+
+def interface(value: object) -> str:
+    """Parse an interface's name: neither the loopback nor our own device."""
+    name = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,15}", name) or name in {".", "..", "lo", "tenc0"}:
+        raise ValueError
+    return name
+
+
+def _network(text: str) -> Network:
+    if "%" in text:  # ipaddress would take a zone, which no route or certificate can hold
+        raise ValueError(f"{text} names a zone; addresses here have none")
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ip_interface(text).network
+    except ValueError:
+        raise ValueError(f"{text!r} is neither an address nor a prefix") from None
+    raise ValueError(f"{text} has bits set beyond its prefix: {meant} has not")
+
+
+def _project_network(text: str) -> Network:
+    network = _network(text)
+    if network.prefixlen == 0:
+        raise ValueError(f"{text} is everything: list the project's own prefixes")
+    for forbidden, kind in _FORBIDDEN:
+        if network.version == forbidden.version and network.overlaps(forbidden):
+            raise ValueError(f"{text} holds addresses that no pod can have ({kind}, {forbidden})")
+    return network
+
+
+def addresses(value: object) -> tuple[Address, ...]:
+    """Parse a list of single addresses, each once."""
+    networks = [_project_network(item) for item in _items(value)]
+    if any(network.num_addresses != 1 for network in networks):
+        raise ValueError
+    _refuse_overlaps(networks)
+    return tuple(network.network_address for network in networks)
+
+
+def members(value: object) -> tuple[Network, ...]:
+    """Parse a list of addresses and prefixes, none inside another."""
+    networks = [_project_network(item) for item in _items(value)]
+    if not networks:
+        raise ValueError
+    _refuse_overlaps(networks)
+    return tuple(networks)
+
+
+def _refuse_overlaps(networks: list[Network]) -> None:
+    """Raise for a repetition; sorted, a prefix follows the first one that holds it."""
+    ordered = sorted(
+        networks, key=lambda net: (net.version, int(net.network_address), net.prefixlen)
+    )
+    for first, second in pairwise(ordered):
+        if first == second:
+            raise ValueError(f"{_plain(first)} is listed twice")
+        if first.version == second.version and first.overlaps(second):
+            raise ValueError(f"{_plain(second)} lies in {first}, which is listed too")
+
+
+def _plain(network: Network) -> str:
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def host(ca_address: str) -> str:
+    """Return the host of an ``https://host:port``; raises ValueError where it is not one."""
+    match = re.fullmatch(
+        r"https://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", ca_address
+    )
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        raise ValueError
+    if match[1] is not None:
+        return str(IPv6Address(match[1]))
+    labels = match[2].split(".")
+    if labels[-1].isdigit():  # never a DNS name (RFC 1123 2.1), so it must be an address
+        return str(IPv4Address(match[2]))
+    label = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+    if len(match[2]) > 253 or not all(label.fullmatch(part) for part in labels):
+        raise ValueError
+    return match[2]
+
+
+def fingerprint(value: object) -> str:
+    """Parse a SHA-256 fingerprint; returns ``sha256:`` and lower-case digits."""
+    try:
+        return parse_fingerprint(_text(value))
+    except MessageError:
+        raise ValueError from None
+
+
+def token(value: object) -> str:
+    """Parse a join token; returns its text, which is what the CA is sent."""
+    text = _text(value).strip()
+    try:
+        parse_token(text)
+    except MessageError:
+        raise ValueError from None
+    return text
+
+
+def path(value: object) -> str:
+    """Parse an absolute path."""
+    text = _text(value)
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError
+    return text
+
+
+def socket_path(value: object) -> str:
+    """Parse the path of a Unix socket."""
+    text = path(value)
+    if len(text.encode(errors="surrogateescape")) > LONGEST_SOCKET_PATH:
+        raise ValueError
+    return text

@@ -1,0 +1,126 @@
+"""What `tencrypt status` shows: gathered from the running parts as plain data, and drawn as text."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+
+from proxy.credentials.certificate import PodCertificate
+from proxy.drops import Drops
+from proxy.session.session import Session
+from proxy.session.table import SessionTable
+
+JsonObject = dict[str, object]
+
+
+def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -> JsonObject:
+    """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds."""
+    wall = now + table.wall_offset
+    sessions = sorted(table.sessions.values(), key=lambda s: (s.peer.pod, -s.generation))
+    return {
+        "pod": _pod(own),
+        "certificate": {
+            "serial": f"{own.serial:x}",
+            "not_after": own.not_after,
+            "remaining_seconds": round(own.not_after - wall),
+        },
+        "sessions": [_session(session, now) for session in sessions],
+        "datagrams": {"sent": dict(table.sent), "received": dict(table.received)},
+        "drops": {str(reason): count for reason, count in sorted(drops.items()) if count},
+    }
+
+
+def _pod(certificate: PodCertificate) -> JsonObject:
+    return {
+        "name": certificate.pod,
+        "identity": certificate.identity.uri,
+        "addresses": certificate.address_texts(),
+    }
+
+
+def _session(session: Session, now: float) -> JsonObject:
+    state = "confirmed" if session.confirmed else "unconfirmed"
+    return {
+        "peer": _pod(session.peer),
+        "peer_serial": f"{session.peer.serial:x}",
+        "peer_not_after": session.peer.not_after,
+        "endpoint": f"{_host(session.endpoint[0])}:{session.endpoint[1]}",
+        "state": "retired" if session.retired else state,
+        "role": "initiator" if session.is_initiator else "responder",
+        "generation": session.generation,
+        "cipher": session.suite,
+        "group": session.group,
+        "age_seconds": round(now - session.opened, 3),
+        "packets_in": session.packets_in,
+        "packets_out": session.packets_out,
+        "bytes_in": session.bytes_in,
+        "bytes_out": session.bytes_out,
+    }
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ip_address(host).version == 6 else host
+
+
+def draw(status_untrusted: JsonObject) -> str:
+    """Return the status as text for people; raises KeyError or TypeError where it is not a status."""
+    pod, certificate = _dict(status_untrusted["pod"]), _dict(status_untrusted["certificate"])
+    lines = [
+        f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
+        f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
+        "",
+    ]
+    sessions = [_dict(session) for session in _list(status_untrusted["sessions"])]
+    rows = [_row(session) for session in sessions]
+    heads = ("PEER", "IDENTITY", "ENDPOINT", "STATE", "CIPHER", "GROUP", "AGE", "IN", "OUT")
+    lines += draw_table([heads, *rows]) if rows else ["no sessions"]
+    drops = _dict(status_untrusted["drops"])
+    lines += ["", *(draw_table([("REFUSED", "COUNT"), *((k, str(v)) for k, v in drops.items())]))] if drops else []
+    return "\n".join(lines)
+
+
+def _row(session: JsonObject) -> tuple[str, ...]:
+    peer = _dict(session["peer"])
+    return (
+        str(peer["name"]),
+        str(peer["identity"]),
+        str(session["endpoint"]),
+        str(session["state"]),
+        str(session["cipher"]),
+        str(session["group"]),
+        _span(session["age_seconds"]),
+        _volume(session["bytes_in"]),
+        _volume(session["bytes_out"]),
+    )
+
+
+def draw_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows, the first of them headings, as aligned lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _span(seconds: object) -> str:
+    left = int(float(str(seconds)))
+    if left < 0:
+        return "none"
+    hours, minutes = left // 3600, left % 3600 // 60
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{left % 60:02}s"
+
+
+def _volume(size: object) -> str:
+    value, units = float(str(size)), iter(("B", "KB", "MB", "GB"))
+    unit = next(units)
+    while value >= 1000 and unit != "GB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _dict(value: object) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError("not a status")
+    return value
+
+
+def _list(value: object) -> Iterable[object]:
+    if not isinstance(value, list):
+        raise TypeError("not a status")
+    return value

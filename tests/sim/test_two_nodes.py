@@ -1,0 +1,353 @@
+"""Two whole nodes over a seeded network: what a pod's owner is promised, by the clock of the simulation."""
+
+from dataclasses import replace
+
+import pytest
+
+from proxy.drops import Drop
+from proxy.session.events import CallFailed, HandshakeRefused, SessionOpened
+from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, SESSION_LIFE
+from proxy.session.wire import FLIGHT, HINT, RECORD, Hint
+from sim.world import PORT, Node, Weather, World, udp_packet
+from support.pki import BOTH_ENDS, HOUR, START, Authority, Leaf
+
+A, B = "10.0.0.1", "10.0.0.2"
+A6, B6 = "fd00::1", "fd00::2"
+PACKED_A, PACKED_B = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
+SECRET = b"the account number is 4711"
+
+FAIR = Weather()
+FOUL = Weather(loss=0.3, duplication=0.2, jitter=0.05)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def two(authority: Authority, seed: int = 1, weather: Weather = FAIR) -> tuple[World, Node, Node]:
+    world = World(seed, weather)
+    a = world.join(authority.issue(Leaf(pod="a", addresses=(A, A6))))
+    b = world.join(authority.issue(Leaf(pod="b", addresses=(B, B6))))
+    return world, a, b
+
+
+def sealing_id(node: Node, peer: bytes) -> bytes | None:
+    session = node.table.current.get(peer)
+    return session.session_id if session else None
+
+
+def agree(a: Node, b: Node) -> bool:
+    return sealing_id(a, PACKED_B) == sealing_id(b, PACKED_A) is not None
+
+
+def test_first_packet_arrives_unchanged_and_never_in_clear(authority: Authority) -> None:
+    world, a, b = two(authority)
+    packet = udp_packet(A, B, SECRET)
+    a.send_packet(packet)
+    world.run(1)
+    assert b.received == [packet]
+    assert world.carried
+    assert not any(SECRET in data for data in world.carried)
+    assert not a.drops
+    assert not b.drops
+
+
+def test_both_families_share_one_session(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"4"))
+    world.run(1)
+    b.send_packet(udp_packet(B6, A6, b"6"))
+    world.run(1)
+    assert a.received == [udp_packet(B6, A6, b"6")]
+    assert len(a.table.sessions) == len(b.table.sessions) == 1
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_handshake_survives_loss_reordering_and_duplication(authority: Authority, seed: int) -> None:
+    world, a, b = two(authority, seed, FOUL)
+    a.send_packet(udp_packet(A, B, SECRET))
+    world.run(10)
+    assert agree(a, b)
+    assert sum(isinstance(event, SessionOpened) for event in b.events) == 1
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_both_ends_calling_at_once_end_in_one_session(authority: Authority, seed: int) -> None:
+    world, a, b = two(authority, seed, FOUL if seed % 2 else Weather(jitter=0.01))
+    a.send_packet(udp_packet(A, B, b"from a"))
+    b.send_packet(udp_packet(B, A, b"from b"))
+    world.run(10)
+    assert agree(a, b)
+    world.run(RETIRED_LIFE)
+    assert len(a.table.sessions) == len(b.table.sessions) == 1
+    world.weather = FAIR
+    a.send_packet(udp_packet(A, B, b"after"))
+    b.send_packet(udp_packet(B, A, b"after"))
+    world.run(1)
+    assert b.received[-1] == udp_packet(A, B, b"after")
+    assert a.received[-1] == udp_packet(B, A, b"after")
+
+
+def test_no_record_is_delivered_twice_however_often_it_is_sent(authority: Authority) -> None:
+    world, a, b = two(authority, weather=Weather(duplication=1.0, jitter=0.01))
+    for number in range(50):
+        a.send_packet(udp_packet(A, B, bytes((number,))))
+    world.run(2)
+    assert sorted(b.received) == sorted(udp_packet(A, B, bytes((n,))) for n in range(50))
+    assert b.drops[Drop.REPLAY] >= 50
+
+
+@pytest.mark.parametrize("who_speaks", ["restarted", "other"])
+def test_peer_that_restarts_is_talking_again_within_a_second(
+    authority: Authority, who_speaks: str
+) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"before"))
+    world.run(1)
+    b.start()
+    b.received.clear()
+    a.received.clear()
+    if who_speaks == "restarted":
+        b.send_packet(udp_packet(B, A, b"hello again"))
+        world.run(1)
+        assert a.received == [udp_packet(B, A, b"hello again")]
+    else:
+        # The first record finds no session: its hint starts a handshake, and the next packet goes through.
+        a.send_packet(udp_packet(A, B, b"lost"))
+        world.run(0.5)
+        a.send_packet(udp_packet(A, B, b"found"))
+        world.run(0.5)
+        assert b.received == [udp_packet(A, B, b"found")]
+    assert agree(a, b)
+
+
+def test_session_is_renewed_before_it_ends_and_loses_nothing(authority: Authority) -> None:
+    world, a, b = two(authority)
+    sent = 0
+    while world.now < 100 + SESSION_LIFE + RENEW_AFTER:
+        a.send_packet(udp_packet(A, B, sent.to_bytes(4, "big")))
+        sent += 1
+        world.run(7)
+    assert len(b.received) == sent
+    assert agree(a, b)
+    assert not any(isinstance(event, CallFailed) for event in a.events + b.events)
+
+
+def test_orderly_stop_tells_the_peer(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(1)
+    a.table.close(world.now)
+    a.settle()
+    world.run(1)
+    assert not b.table.sessions
+
+
+def test_nobody_there_gives_the_packet_up_and_says_so(authority: Authority) -> None:
+    world, a, _ = two(authority)
+    a.send_packet(udp_packet(A, "10.0.0.77", b"anybody"))
+    world.run(10)
+    assert a.drops[Drop.NO_SESSION] == 1
+    failed = [event for event in a.events if isinstance(event, CallFailed)]
+    assert [event.refusal.reason for event in failed] == [Drop.HANDSHAKE_TIMEOUT]
+    assert not a.table.sessions
+
+
+WRONG_PEERS = {
+    "another trust domain": (Leaf(trust_domain="bank.example"), Drop.FOREIGN_PROJECT),
+    "another project": (Leaf(namespace="bank"), Drop.FOREIGN_PROJECT),
+    "expired": (Leaf(ends=START + HOUR / 60), Drop.CERTIFICATE_TIME),
+    "not valid yet": (Leaf(begins=START + HOUR), Drop.CERTIFICATE_TIME),
+    "no purpose": (Leaf(purposes=BOTH_ENDS[:1]), Drop.CERTIFICATE_PROFILE),
+    "the CA's identity": (
+        Leaf(uris=["spiffe://shop.example/tencrypt/ca"]),
+        Drop.CERTIFICATE_PROFILE,
+    ),
+    "no identity": (Leaf(uris=[]), Drop.CERTIFICATE_PROFILE),
+    "another project's name": (Leaf(dns="other.bank.pod"), Drop.CERTIFICATE_PROFILE),
+}
+
+
+@pytest.mark.parametrize("which", [*WRONG_PEERS, "another address", "our own address"])
+def test_answering_peer_with_a_wrong_certificate_is_refused(
+    authority: Authority, which: str
+) -> None:
+    leaf, reason = WRONG_PEERS.get(which, (Leaf(addresses=("10.0.0.66",)), Drop.ADDRESS_NOT_NAMED))
+    if which in WRONG_PEERS:
+        leaf = replace(leaf, addresses=(B,))
+    elif which == "our own address":
+        leaf, reason = Leaf(addresses=(B, A)), Drop.OWN_ADDRESS
+    world, a, b = two(authority)
+    world.now += 120
+    b.credential = authority.issue(leaf)
+    b.start()
+    a.send_packet(udp_packet(A, B, SECRET))
+    world.run(10)
+    assert a.drops[reason] >= 1
+    assert not a.table.sessions
+    assert not b.table.sessions
+    assert b.received == []
+
+
+@pytest.mark.parametrize("which", [*WRONG_PEERS, "our own address"])
+def test_calling_peer_with_a_wrong_certificate_is_refused_and_hears_of_it(
+    authority: Authority, which: str
+) -> None:
+    leaf, reason = WRONG_PEERS.get(which, (Leaf(), Drop.OWN_ADDRESS))
+    leaf = replace(leaf, addresses=(B, A) if which == "our own address" else (B,))
+    world, a, b = two(authority)
+    world.now += 120
+    b.credential = authority.issue(leaf)
+    # B believes itself to be in order: it calls.
+    mistaken = replace(b.credential.own, addresses=frozenset({PACKED_B}))
+    b.credential = replace(b.credential, own=mistaken)
+    b.start()
+    b.send_packet(udp_packet(B, A, SECRET))
+    world.run(10)
+    assert a.drops[reason] >= 1
+    assert a.received == []
+    assert not a.table.sessions
+    assert not b.table.sessions
+    assert b.drops[Drop.PEER_REFUSED] >= 1
+
+
+def test_peer_of_another_authority_is_refused(authority: Authority) -> None:
+    world, a, b = two(authority)
+    b.credential = Authority("somebody else's").issue(Leaf(pod="b", addresses=(B, B6)))
+    b.start()
+    a.send_packet(udp_packet(A, B, SECRET))
+    world.run(10)
+    assert a.drops[Drop.UNTRUSTED] >= 1
+    assert not a.table.sessions
+
+
+def test_peer_with_foreign_source_is_refused(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.outbound._own = frozenset({PACKED_A, b"\x0a\0\0\x09"})
+    a.send_packet(udp_packet(A, B, b"mine"))
+    world.run(1)
+    a.send_packet(udp_packet("10.0.0.9", B, b"not mine"))
+    world.run(1)
+    assert b.received == [udp_packet(A, B, b"mine")]
+    assert b.drops[Drop.FOREIGN_SOURCE] == 1
+
+
+def test_peer_with_foreign_destination_is_refused(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"yours"))
+    world.run(1)
+    a.table.current[b"\x0a\0\0\x09"] = a.table.current[PACKED_B]
+    a.send_packet(udp_packet(A, "10.0.0.9", b"not yours"))
+    world.run(1)
+    assert b.received == [udp_packet(A, B, b"yours")]
+    assert b.drops[Drop.FOREIGN_DESTINATION] == 1
+
+
+def test_record_from_another_address_is_refused(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"one"))
+    world.run(1)
+    b.received.clear()
+    world.tamper = lambda data, _from, _to: []
+    a.send_packet(udp_packet(A, B, b"two"))
+    b.receive(world.carried[-1], ("10.0.0.3", PORT))
+    assert b.received == []
+    assert b.drops[Drop.WRONG_ENDPOINT] == 1
+
+
+@pytest.mark.parametrize("at", [4, 8, 16, 44, 48, 57, 59, 60, 700])
+@pytest.mark.parametrize("victim", [A, B])
+def test_altering_a_flight_spoils_that_attempt_and_ends_no_session(
+    authority: Authority, at: int, victim: str
+) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"before"))
+    world.run(1)
+    before = sealing_id(a, PACKED_B)
+
+    def alter(data: bytes, source: str, _to: str) -> list[bytes]:
+        if data[0] != FLIGHT or source != victim or len(data) <= at:
+            return [data]
+        return [data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]]
+
+    world.tamper = alter
+    a.table.connect(PACKED_B, world.now)
+    a.settle()
+    world.run(20)
+    a.send_packet(udp_packet(A, B, b"after"))
+    b.send_packet(udp_packet(B, A, b"after"))
+    world.run(1)
+    assert b.received[-1] == udp_packet(A, B, b"after")
+    assert a.received[-1] == udp_packet(B, A, b"after")
+    assert agree(a, b)
+    if at not in {57, 59}:  # another offset or acknowledgement only delays
+        assert sealing_id(a, PACKED_B) == before
+
+
+def test_forged_hint_starts_a_handshake_at_most_and_rarely(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(2)
+    session = a.table.current[PACKED_B]
+    for _ in range(100):
+        genuine = Hint(session.peer_index, session.sealer.counter).encode()
+        a.receive(genuine, (B, PORT))
+        a.receive(Hint(session.peer_index, 1 << 50).encode(), (B, PORT))
+        a.receive(Hint(session.peer_index ^ 1, 1).encode(), (B, PORT))
+    assert session.index in a.table.sessions
+    world.run(1)
+    opened = [event for event in a.events if isinstance(event, SessionOpened)]
+    assert len(opened) == 2
+    assert a.drops[Drop.HINT] == 299
+    assert agree(a, b)
+
+
+def test_hint_never_answers_a_hint(authority: Authority) -> None:
+    world, a, _ = two(authority)
+    a.receive(Hint(5, 5).encode(), (B, PORT))
+    world.run(1)
+    assert not [data for data in world.carried if data[0] == HINT]
+    a.receive(bytes((RECORD, 0, 0, 30)) + bytes(40), (B, PORT))
+    assert [data[0] for data in world.carried] == [HINT]
+
+
+def test_hints_are_few_however_many_strange_records_come(authority: Authority) -> None:
+    world, a, _ = two(authority)
+    for _ in range(1000):
+        a.receive(bytes((RECORD, 0, 0, 30)) + bytes(40), (B, PORT))
+    assert len(world.carried) == 100
+
+
+def test_late_copy_of_a_finished_handshake_begins_no_other(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(1)
+    flights = [data for data in world.carried if data[0] == FLIGHT]
+    before = len(world.carried)
+    for data in flights:
+        b.receive(data, (A, PORT))
+    assert len(world.carried) == before
+    assert b.drops[Drop.UNKNOWN_HANDSHAKE] == len(flights)
+
+
+def test_captured_flight_from_another_address_makes_no_state(authority: Authority) -> None:
+    world, a, b = two(authority)
+    world.tamper = lambda data, _from, to: [data] if data[0] != FLIGHT or to != B else []
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(0.05)
+    captured = next(data for data in world.carried if data[0] == FLIGHT)
+    b.receive(captured, ("10.0.0.3", PORT))
+    assert b.drops[Drop.COOKIE] == 1
+    assert not b.table._answers._half_open
+
+
+def test_refused_handshake_is_told_by_reason(authority: Authority) -> None:
+    world, a, b = two(authority)
+    b.credential = authority.issue(Leaf(pod="b", namespace="bank", addresses=(B,)))
+    b.start()
+    a.send_packet(udp_packet(A, B, SECRET))
+    world.run(1)
+    refused = next(event for event in a.events if isinstance(event, HandshakeRefused))
+    assert refused.refusal.reason is Drop.FOREIGN_PROJECT
+    assert "spiffe://shop.example/ns/bank/sa/web" in refused.refusal.detail

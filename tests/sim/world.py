@@ -1,0 +1,159 @@
+"""Whole nodes over an in-memory network: seeded loss, reordering and duplication, one injected clock."""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from proxy.credentials.credential import Credential
+from proxy.drops import Drops
+from proxy.flow.members import Members
+from proxy.inbound import Inbound
+from proxy.outbound import Outbound
+from proxy.packet.virtio import VNET_HEADER
+from proxy.session.cookie import Endpoint
+from proxy.session.events import CallFailed, Event, SessionOpened
+from proxy.session.record import datagrams
+from proxy.session.table import SessionTable
+from support.pki import START
+
+PORT = 15443
+MTU = 1408
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the network does to datagrams; probabilities, and seconds of delay."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    delay: float = 0.0002
+    jitter: float = 0.0
+
+
+class Node:
+    """A pod: its sessions and data path as `proxy.daemon` puts them together, without devices."""
+
+    def __init__(self, world: "World", credential: Credential, address: str) -> None:
+        """Join ``world`` with an outer address."""
+        self.world, self.credential, self.address = world, credential, address
+        self.received: list[bytes] = []
+        self.events: list[Event] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again with empty tables as after kill -9."""
+        self.drops: Drops = Drops()
+        own = self.credential.own.addresses
+        members = Members([ip_network("10.0.0.0/24"), ip_network("fd00::/64")])
+        self.table = SessionTable(
+            self.credential,
+            PORT,
+            self.world.random.randbytes,
+            self.drops,
+            START.timestamp(),
+        )
+        self.outbound = Outbound(self.table, own, members, MTU, self.drops)
+        self.inbound = Inbound(self.table, own, self.drops)
+
+    def send_packet(self, packet: bytes) -> None:
+        """Let the pod's kernel hand a packet to tenc0."""
+        now = self.world.now
+        frame = memoryview(bytearray(VNET_HEADER) + packet)
+        sending = self.outbound.packet(frame, now)
+        if sending is not None:
+            self._transmit(*sending)
+        self.settle()
+
+    def receive(self, data: bytes, source: Endpoint) -> None:
+        """Take a datagram from the network."""
+        frame = self.inbound.datagram(memoryview(data), source, self.world.now)
+        if frame is not None:
+            self.received.append(bytes(frame[VNET_HEADER:]))
+        self.settle()
+
+    def settle(self) -> None:
+        """Send and tell what waits; then set the timer."""
+        while event := self.table.next_event():
+            self.events.append(event)
+            if isinstance(event, SessionOpened):
+                for sending in self.outbound.flush(event.session, self.world.now):
+                    self._transmit(*sending)
+            elif isinstance(event, CallFailed):
+                self.outbound.give_up(event.address)
+        for data, endpoint in self.table.datagrams_to_send():
+            self.world.carry(data, self.address, endpoint)
+        due = self.table.next_timer()
+        if due is not None:
+            self.world.at(max(due, self.world.now), self._timer)
+
+    def _timer(self) -> None:
+        due = self.table.next_timer()
+        if due is not None and due <= self.world.now:
+            self.table.handle_timer(self.world.now)
+            self.settle()
+
+    def _transmit(self, pieces: list[memoryview], endpoint: Endpoint) -> None:
+        for data in datagrams(pieces):
+            self.world.carry(data, self.address, endpoint)
+
+
+class World:
+    """The network and the clock."""
+
+    def __init__(self, seed: int, weather: Weather | None = None) -> None:
+        """Draw everything from ``seed``."""
+        self.random = random.Random(seed)
+        self.weather = weather or Weather()
+        self.now = 100.0
+        self.nodes: dict[str, Node] = {}
+        self.carried: list[bytes] = []
+        self.tamper: Callable[[bytes, str, str], list[bytes]] = lambda data, _from, _to: [data]
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+
+    def join(self, credential: Credential) -> Node:
+        """Add a node at its certificate's first IPv4 address."""
+        address = credential.own.address_texts()[0]
+        node = self.nodes[address] = Node(self, credential, address)
+        return node
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do ``action`` at a time."""
+        self._sequence += 1
+        heapq.heappush(self._agenda, (when, self._sequence, action))
+
+    def carry(self, data: bytes, source: str, endpoint: Endpoint) -> None:
+        """Take a datagram and deliver it later, twice, or never."""
+        self.carried.append(data)
+        for changed in self.tamper(data, source, endpoint[0]):
+            copies = 1 + (self.random.random() < self.weather.duplication)
+            for _ in range(copies):
+                if self.random.random() >= self.weather.loss:
+                    delay = self.weather.delay + self.random.random() * self.weather.jitter
+                    self.at(self.now + delay, lambda data=changed: self._deliver(data, source, endpoint))  # type: ignore[misc]
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self._agenda and self._agenda[0][0] <= end:
+            self.now, _, action = heapq.heappop(self._agenda)
+            action()
+        self.now = end
+
+    def _deliver(self, data: bytes, source: str, endpoint: Endpoint) -> None:
+        node = self.nodes.get(endpoint[0])
+        if node is not None and endpoint[1] == PORT:
+            node.receive(data, (source, PORT))
+
+
+def udp_packet(source: str, destination: str, payload: bytes) -> bytes:
+    """Return a whole IPv4 or IPv6 packet with UDP inside (checksums zero: no kernel looks at it)."""
+    src, dst = ip_address(source), ip_address(destination)
+    udp = (1000).to_bytes(2, "big") + (2000).to_bytes(2, "big") + (8 + len(payload)).to_bytes(2, "big") + b"\0\0"
+    body = udp + payload
+    if src.version == 4:  # noqa: PLR2004 - IP's own version number
+        total = (20 + len(body)).to_bytes(2, "big")
+        return b"\x45\0" + total + bytes(4) + b"\x40\x11\0\0" + src.packed + dst.packed + body
+    return b"\x60\0\0\0" + len(body).to_bytes(2, "big") + b"\x11\x40" + src.packed + dst.packed + body

@@ -1,0 +1,175 @@
+"""Tencrypt as a user runs it: the installed command, a CA on the node, a proxy in each pod."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from support.capture import SESSION_PORT
+from support.namespaces import BRIDGE_IPV4, Fabric, Pod
+from support.processes import HarnessError, Process, run
+
+TENCRYPT: Final = Path(sys.executable).parent / "tencrypt"
+TRUST_DOMAIN: Final = "shop.example"
+NAMESPACE: Final = "shop"
+SERVICE_ACCOUNT: Final = "web"
+CA_PORT: Final = 8443
+DAEMON_UID: Final = 15443
+READY_SECONDS: Final = 15.0
+
+# What the command prints as JSON is judged by the tests that read it.
+Json = dict[str, Any]
+
+
+class ProjectCA:
+    """The embedded CA, served on the bridge's address, which is no member."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        *,
+        trust_domain: str = TRUST_DOMAIN,
+        port: int = CA_PORT,
+        serve_options: Sequence[str] = (),
+    ) -> None:
+        """Make and serve it; returns once it answers."""
+        self.trust_domain = trust_domain
+        self.directory = fabric.directory / f"ca.{port}"
+        self._passphrase = fabric.directory / f"ca.{port}.passphrase"
+        self._passphrase.touch(mode=0o600)
+        self._passphrase.write_text("correct horse battery staple\n", encoding="ascii")
+        secret = ("--passphrase-file", self._passphrase)
+        run([TENCRYPT, "ca", "init", self.directory, "--trust-domain", trust_domain, *secret])
+        self.address = f"https://{BRIDGE_IPV4}:{port}"
+        listen = ("--listen", f"{BRIDGE_IPV4}:{port}")
+        self.process = fabric.node.start(
+            [TENCRYPT, "ca", "serve", "--dir", self.directory, *listen, *secret, *serve_options]
+        )
+        pattern = re.compile(r"sha256:[0-9a-fA-F:]{64,}")
+        self.process.wait_until("ready", lambda: bool(pattern.search(self.process.stdout)))
+        self.fingerprint = pattern.findall(self.process.stdout)[0]
+
+    def token(
+        self,
+        pod: Pod,
+        *,
+        namespace: str = NAMESPACE,
+        service_account: str = SERVICE_ACCOUNT,
+        addresses: Sequence[str] | None = None,
+        options: Sequence[str] = (),
+    ) -> str:
+        """Make a join token; by default for the pod's own name and addresses."""
+        named = [pod.ipv4, pod.ipv6] if addresses is None else addresses
+        who = ("--name", pod.label, "--namespace", namespace, "--service-account", service_account)
+        where = [word for address in named for word in ("--address", address)]
+        command = (TENCRYPT, "ca", "token", "--dir", self.directory)
+        return run([*command, *who, *where, *options]).stdout.strip()
+
+    def show(self) -> Json:
+        """What `tencrypt ca show --json` prints."""
+        done = run([TENCRYPT, "ca", "show", "--dir", self.directory, "--json"])
+        return _json_object(done.stdout)
+
+
+class Proxy:
+    """`tencrypt run` for one pod: the net agent and the daemon that it forks."""
+
+    def __init__(
+        self,
+        pod: Pod,
+        ca: ProjectCA,
+        members: Sequence[str],
+        *,
+        token: str | None = None,
+        settings: Mapping[str, str | int | Sequence[str]] | None = None,
+    ) -> None:
+        """Write the pod's configuration; `settings` overrides single keys of it."""
+        self.pod = pod
+        run_directory = pod.directory / f"{pod.label}.run"
+        run_directory.mkdir(mode=0o700, exist_ok=True)
+        os.chown(run_directory, DAEMON_UID, DAEMON_UID)
+        self.admin_socket = run_directory / "admin.sock"
+        self.configuration = pod.directory / f"{pod.label}.toml"
+        keys: dict[str, str | int | Sequence[str]] = {
+            "trust_domain": ca.trust_domain,
+            "name": pod.label,
+            "namespace": NAMESPACE,
+            "service_account": SERVICE_ACCOUNT,
+            "interface": "eth0",
+            "addresses": [pod.ipv4, pod.ipv6],
+            "session_port": SESSION_PORT,
+            "ca_address": ca.address,
+            "ca_root_fingerprint": ca.fingerprint,
+            "token": ca.token(pod) if token is None else token,
+            "members": list(members),
+            "admin_socket": str(self.admin_socket),
+            **(settings or {}),
+        }
+        # Strings, numbers and lists of strings are written alike in TOML and JSON.
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        self.configuration.touch(mode=0o600)
+        self.configuration.write_text(text, encoding="utf-8")
+        self.process: Process | None = None
+
+    def start(self) -> Process:
+        """Run it without waiting: for runs that must fail."""
+        command = (TENCRYPT, "run", "--config", self.configuration, "--netns", self.pod.path)
+        self.process = self.pod.start_as_is(command, "tencrypt")
+        return self.process
+
+    def start_and_wait(self) -> None:
+        """Run it; returns when its data path is up."""
+        process = self.start()
+        process.wait_until("ready", lambda: "ready" in self.event_names(), READY_SECONDS)
+
+    def event_names(self) -> list[str]:
+        """Names of the events that it has logged, in order."""
+        return [str(event.get("event")) for event in self.events()]
+
+    def events(self) -> list[Json]:
+        """What it has logged since it was last started; lines that are not JSON are left out."""
+        return [
+            json.loads(line)
+            for line in self._running().stderr.splitlines(keepends=True)
+            if line.startswith("{") and line.endswith("}\n")
+        ]
+
+    def status(self) -> Json:
+        """What `tencrypt status --json` prints."""
+        return _json_object(
+            run([TENCRYPT, "status", "--socket", self.admin_socket, "--json"]).stdout
+        )
+
+    def daemon_pid(self) -> int:
+        """Process id of the daemon, the agent's only child."""
+        agent = self._running().pid
+        children = Path(f"/proc/{agent}/task/{agent}/children").read_text(encoding="ascii").split()
+        if len(children) != 1:
+            raise HarnessError(f"the agent has {len(children)} children, expected the daemon alone")
+        return int(children[0])
+
+    def kill_daemon(self) -> int:
+        """Kill the daemon with -9; the agent's exit code, which ends after it."""
+        # The agent has not waited for its child yet, so the pid cannot be another's.
+        os.kill(self.daemon_pid(), signal.SIGKILL)
+        return self._running().wait()
+
+    def stop(self) -> int:
+        """Ask the agent to end in order; its exit code."""
+        return self._running().stop()
+
+    def _running(self) -> Process:
+        if self.process is None:
+            raise HarnessError(f"no proxy was started in {self.pod.label}")
+        return self.process
+
+
+def _json_object(text: str) -> Json:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise HarnessError(f"expected a JSON object: {text[:200]}")
+    return value
