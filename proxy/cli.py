@@ -49,8 +49,14 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         epilog=_RUN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--config", metavar="FILE", help="the pod's settings (TOML); see examples/pod.toml")
-    run.add_argument("--netns", metavar="PATH", help="network namespace to run in, as /run/netns/NAME or /proc/PID/ns/net")
+    run.add_argument(
+        "--config", metavar="FILE", help="the pod's settings (TOML); see examples/pod.toml"
+    )
+    run.add_argument(
+        "--netns",
+        metavar="PATH",
+        help="network namespace to run in, as /run/netns/NAME or /proc/PID/ns/net",
+    )
     run.set_defaults(func=_run)
     status = subparsers.add_parser(
         "status",
@@ -59,8 +65,15 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         epilog=_STATUS_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    status.add_argument("--socket", metavar="PATH", type=Path, help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one")
-    status.add_argument("--json", action="store_true", help="print what the proxy answered, for programs")
+    status.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one",
+    )
+    status.add_argument(
+        "--json", action="store_true", help="print what the proxy answered, for programs"
+    )
     status.set_defaults(func=_status)
 
 
@@ -80,7 +93,9 @@ def _run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return _say(str(error), WRONG)
     if os.geteuid() != 0:
-        return _say("run: needs root, to make tenc0 and its rules; the daemon then gives it up", LACKING)
+        return _say(
+            "run: needs root, to make tenc0 and its rules; the daemon then gives it up", LACKING
+        )
     try:
         if args.netns is not None:
             privileges.enter_netns(args.netns)
@@ -103,10 +118,14 @@ def _outer_addresses(
 
     addresses = settings.addresses or found.addresses
     if not addresses:
-        raise SettingsError(f"interface {found.name} holds no address: give it one, or set addresses")
+        raise SettingsError(
+            f"interface {found.name} holds no address: give it one, or set addresses"
+        )
     if len({address.version for address in addresses}) != len(addresses):
         listing = ", ".join(map(str, addresses))
-        raise SettingsError(f"addresses are {listing}: one IPv4 and one IPv6 address at most; choose by setting addresses")
+        raise SettingsError(
+            f"addresses are {listing}: one IPv4 and one IPv6 address at most; choose by setting addresses"
+        )
     check_addresses(settings, addresses)
     return addresses
 

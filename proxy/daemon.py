@@ -117,7 +117,9 @@ class _Daemon:
             except ca_client.CaUnreachable as error:
                 if loop.time() + pause > deadline:
                     raise
-                logs.event("ca_unreachable", logging.WARNING, ca=settings.ca_address, message=str(error))
+                logs.event(
+                    "ca_unreachable", logging.WARNING, ca=settings.ca_address, message=str(error)
+                )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE)
         chain, roots = "".join(answer.chain), "".join(answer.roots)
@@ -136,13 +138,25 @@ class _Daemon:
     @contextlib.asynccontextmanager
     async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
         loop, settings = asyncio.get_running_loop(), self._settings
-        table = SessionTable(credential, settings.session_port, os.urandom, self._drops, wall_offset)
+        table = SessionTable(
+            credential, settings.session_port, os.urandom, self._drops, wall_offset
+        )
         own = frozenset(address.packed for address in self._place.addresses)
         members = Members(settings.members)
         outbound = Outbound(table, own, members, self._place.tunnel_mtu, self._drops)
         inbound = Inbound(table, own, self._drops)
-        sockets = {a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses}
-        pump = Pump(self._tun, sockets, table, outbound, inbound, self._drops, _log_event)
+        sockets = {
+            a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses
+        }
+        pump = Pump(
+            tun=self._tun,
+            sockets=sockets,
+            table=table,
+            outbound=outbound,
+            inbound=inbound,
+            drops=self._drops,
+            tell=_log_event,
+        )
 
         def status() -> JsonObject:
             return report(credential.own, table, self._drops, loop.time())
@@ -151,7 +165,9 @@ class _Daemon:
             pump.start()
             telling = tasks.create_task(self._tell_drops())
             self._channel.send(b"ready")
-            logs.event("ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu)
+            logs.event(
+                "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu
+            )
             try:
                 yield
             finally:
@@ -202,6 +218,8 @@ def _log_event(event: Event) -> None:
             logs.event(
                 "unreachable",
                 logging.WARNING,
-                address=socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address),
+                address=socket.inet_ntop(
+                    socket.AF_INET if len(address) == 4 else socket.AF_INET6, address
+                ),
                 reason=str(refusal.reason),
             )

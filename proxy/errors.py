@@ -5,6 +5,8 @@ raised it is as usable as before. ``Unusable`` is ours: the object that raised i
 end of its life and must be let go.
 """
 
+from typing_extensions import override
+
 from proxy.drops import Drop
 
 
@@ -17,6 +19,7 @@ class Dropped(Exception):  # noqa: N818 - named for what happened to the datagra
         self.reason = reason
         self.detail = detail
 
+    @override
     def __str__(self) -> str:
         """Give the reason, and the detail where there is one."""
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)

@@ -52,7 +52,9 @@ class Inbound:
             self._drops[dropped.reason] += 1
         return None
 
-    def _record(self, datagram_untrusted: memoryview, source: Endpoint, now: float) -> memoryview | None:
+    def _record(
+        self, datagram_untrusted: memoryview, source: Endpoint, now: float
+    ) -> memoryview | None:
         check_record_length(datagram_untrusted)
         _, _, _, index, counter = CANONICAL_STRUCT.unpack_from(datagram_untrusted)
         session = self._table.sessions.get(index)
@@ -66,10 +68,10 @@ class Inbound:
             raise Dropped(Drop.SESSION_ENDED) from None
         if not size:
             return None
+        if size < PREFIX or self._plain[1]:
+            raise Dropped(Drop.PACKET_MALFORMED, "record's prefix")
         if not session.confirmed:
-            self._table.confirm(session, now)
-        if size < PREFIX:
-            raise Dropped(Drop.PACKET_MALFORMED, "record without a prefix")
+            self._table.first_record(session, self._plain[:size], now)
         if self._plain[0] != PACKET:
             self._table.control(session, self._plain[0], now)
             return None

@@ -4,7 +4,7 @@ The text of a TOML file and the environment come in; a `Settings` or one `Settin
 The environment wins over the file: ``session_port`` is also ``TENCRYPT_SESSION_PORT``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -27,6 +27,8 @@ from proxy.settings_source import (
     number_from_environment,
 )
 from proxy.settings_values import Address, Network
+
+__all__ = ["KEYS", "Settings", "SettingsError", "check_addresses", "describe", "parse_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ ADDRESSES: Final[Key[tuple[Address, ...]]] = Key(
     default=(),
     from_environment=list_from_environment,
 )
-SESSION_PORT: Final = Key(
+SESSION_PORT: Final[Key[int]] = Key(
     "session_port",
     "the UDP port on which the project's proxies speak to each other",
     "a port from 1 to 65535",
@@ -134,7 +136,7 @@ ADMIN_SOCKET: Final[Key[str | None]] = Key(
     values.socket_path,
     default=None,
 )
-DAEMON_UID: Final = Key(
+DAEMON_UID: Final[Key[int]] = Key(
     "daemon_uid",
     "the user and group number of the daemon, which no application in the pod may use",
     "a number from 1 to 65533",
@@ -159,16 +161,17 @@ def parse_settings(
     *,
     wall: datetime,
     read_token: Callable[[str], str],
-    file_name: str = "pod.toml",
+    file_name: str | None = "pod.toml",
 ) -> Settings:
     """Return the settings of file and environment; raises `SettingsError` and nothing else.
 
     ``wall`` is the aware time at which the token must still be good. ``read_token`` returns the
-    content of the file that ``token_file`` names, or raises ValueError with a reason. The token's
-    claims are read to find mistakes before anything is set up; they prove nothing.
+    content of the file that ``token_file`` names, or raises ValueError with a reason. ``file_name``
+    is how the user named the file. The token's claims are read to find mistakes before anything is
+    set up; they prove nothing.
     """
     source = Source(text_untrusted, environment, file_name, KEYS)
-    token_key, token = _get_token(source, file_name, read_token)
+    token_key, token = _get_token(source, read_token)
     settings = Settings(
         trust_domain=source.get(TRUST_DOMAIN),
         name=source.get(NAME),
@@ -189,15 +192,13 @@ def parse_settings(
     return settings
 
 
-def _get_token(
-    source: Source, file_name: str, read_token: Callable[[str], str]
-) -> tuple[Key[str], str]:
+def _get_token(source: Source, read_token: Callable[[str], str]) -> tuple[Key[str], str]:
     """Return the token and the key that gave it; the environment goes before the file."""
     both = (TOKEN, TOKEN_FILE)
     given = [key for key in both if source.in_environment(key)]
     given = given or [key for key in both if source.in_file(key)]
     if not given:
-        raise SettingsError(f"{file_name}: token is missing: {TOKEN.accepts}")
+        raise source.missing(TOKEN)
     if len(given) == 2:
         raise source.error(TOKEN_FILE, "token is set too: one of the two")
     if given == [TOKEN]:
@@ -242,10 +243,23 @@ def _check_claims(
         if ours != theirs:
             raise source.error(key, f'the token names "{theirs}"')
     if not set(settings.addresses) <= set(claims.addresses):
-        named = ", ".join(str(address) for address in claims.addresses)
-        raise source.error(ADDRESSES, f"the token names {named}")
+        raise source.error(ADDRESSES, f"the token names {_listed(claims.addresses)}")
     if claims.expires <= wall.timestamp():
         raise source.error(token_key, f"expired at {_utc(claims.expires)}; ask for a new one")
+
+
+def check_addresses(settings: Settings, found: Iterable[Address]) -> None:
+    """Refuse addresses found on an interface that the token does not name (`SettingsError`)."""
+    named = parse_token(settings.token).addresses
+    foreign = [address for address in found if address not in named]
+    if foreign:
+        raise SettingsError(
+            f"this pod has the address {_listed(foreign)}: the token names {_listed(named)}"
+        )
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(map(str, addresses))
 
 
 def _utc(seconds: int) -> str:

@@ -63,10 +63,13 @@ class Source:
         self,
         text_untrusted: str,
         environment: Mapping[str, str],
-        file_name: str,
+        file_name: str | None,
         keys: Iterable[Key[object]],
     ) -> None:
-        """Read both; raises `SettingsError` for bad TOML and for keys that are none of ``keys``."""
+        """Read both; raises `SettingsError` for bad TOML and for keys that are none of ``keys``.
+
+        ``file_name`` is how the user named the file, or None where there is none.
+        """
         self._text = text_untrusted
         self._file_name = file_name
         self._in_file = self._read_toml()
@@ -85,13 +88,18 @@ class Source:
         elif key.name in self._in_file:
             value = self._in_file[key.name]
         elif key.default is Need.REQUIRED:
-            raise SettingsError(f"{self._file_name}: {key.name} is missing: {key.accepts}")
+            raise self.missing(key)
         else:
             return key.default
         try:
             return key.parse(value)
         except ValueError as error:
             raise self.error(key, str(error) or key.accepts) from None
+
+    def missing(self, key: Key[T]) -> SettingsError:
+        """Make the error that says that nothing sets ``key``."""
+        missing = f"{self._file_name}: {key.name}" if self._file_name else key.variable
+        return SettingsError(f"{missing} is missing: {key.accepts}")
 
     def in_environment(self, key: Key[T]) -> bool:
         """Say whether the environment sets ``key``."""
@@ -110,7 +118,7 @@ class Source:
             place = f"{self._place(key.name)} {key.name}"
             shown = _shown(self._in_file[key.name])
         else:
-            return SettingsError(f"{self._file_name}: {key.name} (not set): {reason}")
+            return SettingsError(f"{key.name}, which is not set: {reason}")
         return SettingsError(f"{place} = {'...' if key.secret else shown}: {reason}")
 
     def _read_toml(self) -> dict[str, object]:

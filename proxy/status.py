@@ -73,7 +73,11 @@ def draw(status_untrusted: JsonObject) -> str:
     heads = ("PEER", "IDENTITY", "ENDPOINT", "STATE", "CIPHER", "GROUP", "AGE", "IN", "OUT")
     lines += draw_table([heads, *rows]) if rows else ["no sessions"]
     drops = _dict(status_untrusted["drops"])
-    lines += ["", *(draw_table([("REFUSED", "COUNT"), *((k, str(v)) for k, v in drops.items())]))] if drops else []
+    lines += (
+        ["", *(draw_table([("REFUSED", "COUNT"), *((k, str(v)) for k, v in drops.items())]))]
+        if drops
+        else []
+    )
     return "\n".join(lines)
 
 
@@ -95,7 +99,10 @@ def _row(session: JsonObject) -> tuple[str, ...]:
 def draw_table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the rows, the first of them headings, as aligned lines."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _span(seconds: object) -> str:

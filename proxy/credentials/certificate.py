@@ -4,14 +4,15 @@ This reads what a certificate *says*. That a root of ours signed it is verified 
 holds the key, by the handshake; that we want to talk to it, by `proxy.credentials.judge`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
-
 from policy.identity import IdentityError, PodIdentity, parse_pod_uri, pod_dns_name
+
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -77,7 +78,7 @@ def _check_usage(extensions: x509.Extensions) -> None:
         raise ValueError("not for both ends of TLS")
 
 
-def _addresses(ips: list[object]) -> frozenset[bytes]:
+def _addresses(ips: Sequence[object]) -> frozenset[bytes]:
     packed = set()
     for ip in ips:
         if not isinstance(ip, IPv4Address | IPv6Address):

@@ -10,6 +10,7 @@ from socket import AF_UNIX, socket
 from typing import Final
 
 from aiohttp import web
+from typing_extensions import override
 
 from proxy.status import JsonObject
 
@@ -28,8 +29,7 @@ async def serve(path: Path, report: Callable[[], JsonObject]) -> AsyncIterator[N
     app.router.add_get("/v1/status", status)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    # A socket left by kill -9 is in the way; a second proxy of this name is stopped by tenc0 before this.
-    path.unlink(missing_ok=True)
+    _remove(path)
     before = os.umask(0o177)
     try:
         await web.UnixSite(runner, str(path)).start()
@@ -39,7 +39,12 @@ async def serve(path: Path, report: Callable[[], JsonObject]) -> AsyncIterator[N
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    # Left by kill -9 it would be in the way; a second proxy of this name is stopped by tenc0 before this.
+    path.unlink(missing_ok=True)
 
 
 class _UnixConnection(HTTPConnection):
@@ -47,6 +52,7 @@ class _UnixConnection(HTTPConnection):
         super().__init__("localhost", timeout=_SECONDS)
         self._path = path
 
+    @override
     def connect(self) -> None:
         self.sock = socket(AF_UNIX)
         self.sock.settimeout(_SECONDS)

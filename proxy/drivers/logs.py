@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
+from typing_extensions import override
+
 _LOGGER = logging.getLogger("tencrypt")
 
 
@@ -14,6 +16,7 @@ class _Lines(logging.Formatter):
         super().__init__()
         self._human = human
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = dict(getattr(record, "fields", {}))
         if record.exc_info:

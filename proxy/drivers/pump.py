@@ -24,6 +24,7 @@ class Pump:
 
     def __init__(  # noqa: PLR0913 - the parts it joins
         self,
+        *,
         tun: Tun,
         sockets: Mapping[int, SessionSocket],
         table: SessionTable,

@@ -33,7 +33,9 @@ READY: Final = b"ready"
 STOP: Final = b"stop"
 STOP_SECONDS: Final = 10.0
 
-# Runs the daemon and returns its exit code: at STOP or end of file on the channel it must end.
+# Runs the daemon and returns its exit code. It must end at STOP, and when the agent is gone: end of
+# file on the channel, or ConnectionResetError where the agent had not read all. It must open its
+# sockets itself: the filter knows the daemon by the user that opened a socket.
 StartDaemon: TypeAlias = "Callable[[socket.socket, Tun], int]"
 
 _FINE, _FAILED, _USAGE, _REFUSED_BY_CA, _LACKS = range(5)

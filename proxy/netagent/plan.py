@@ -141,6 +141,10 @@ def _check(settings: NetSettings) -> None:
             raise PlanError(
                 f"daemon {name} {number}: from 1 to 4294967294, and used by nothing else"
             )
+    _check_addresses(settings)
+
+
+def _check_addresses(settings: NetSettings) -> None:
     for address in (*settings.addresses, *(m.network_address for m in settings.members)):
         # "fd00::1%..." may hold any text, and would stand in the filter's.
         if isinstance(address, IPv6Address) and address.scope_id is not None:

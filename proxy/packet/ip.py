@@ -29,9 +29,9 @@ def parse_packet(packet_untrusted: memoryview) -> tuple[bytes, bytes]:
     and neighbour discovery, which no pod may send another through a tunnel.
     """
     size = len(packet_untrusted)
-    if size >= IPV4_HEADER and packet_untrusted[0] >> 4 == 4:  # noqa: PLR2004 - IP's own version number
+    if size >= IPV4_HEADER and packet_untrusted[0] >> 4 == 4:
         return _parse_v4(packet_untrusted, size)
-    if size >= IPV6_HEADER and packet_untrusted[0] >> 4 == 6:  # noqa: PLR2004 - IP's own version number
+    if size >= IPV6_HEADER and packet_untrusted[0] >> 4 == 6:
         return _parse_v6(packet_untrusted, size)
     raise Dropped(Drop.PACKET_MALFORMED, "neither IPv4 nor IPv6")
 
@@ -56,7 +56,7 @@ def _refuse_source_route(options: memoryview) -> None:
             continue
         if options[at] in _SOURCE_ROUTES:
             raise Dropped(Drop.PACKET_FORBIDDEN, "source route")
-        if at + 1 >= len(options) or options[at + 1] < 2:  # noqa: PLR2004 - kind and length are 2 bytes
+        if at + 1 >= len(options) or options[at + 1] < 2:
             raise Dropped(Drop.PACKET_MALFORMED, "IPv4 options")
         at += options[at + 1]
 

@@ -1,13 +1,16 @@
 """The answering side: cookies for everybody, state only for a proved address, and both bounded."""
 
+from collections import Counter
 from functools import partial
+from ipaddress import IPv6Network
 from typing import TYPE_CHECKING, Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.cookie import CookieJar, Endpoint
 from proxy.session.events import HandshakeRefused
-from proxy.session.handshake import FIRST_REPEAT, GENERATION_LEAP, LAST_REPEAT, Responder, State
+from proxy.session.handshake import FIRST_REPEAT, LAST_REPEAT, Responder, State
+from proxy.session.pair import LAST_GENERATION
 from proxy.session.wire import Flight, Hello, Retry
 
 if TYPE_CHECKING:
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 MOST_HALF_OPEN: Final = 256
 MOST_FROM_ONE: Final = 16
-"""Half-open handshakes in all (50 KB of OpenSSL each) and from one address."""
+"""Half-open handshakes in all (50 KB of OpenSSL each) and from one IPv4 address or IPv6 /64."""
+
+REFUSED_LIFE: Final = 1.0
 
 TOMBSTONE_LIFE: Final = 30.0
 """Seconds for which a finished handshake's late datagrams begin no other: longer than a cookie is good."""
@@ -32,7 +37,7 @@ class Answers:
         self._table = table
         self._jar = CookieJar(secret)
         self._half_open: dict[_Key, Responder] = {}
-        self._from_host: dict[str, int] = {}
+        self._from: Counter[str] = Counter()
         self._tombstones: set[_Key] = set()
 
     def receive_hello(self, hello: Hello, source: Endpoint, now: float) -> None:
@@ -47,7 +52,7 @@ class Answers:
         if responder is None:
             responder = self._begin(key, flight, now)
         before = responder.state
-        self._table.send(responder.receive_flight(flight), source)
+        self._table.send(responder.receive_flight(flight, now), source)
         if responder.state is State.CONFIRMING:
             session = self._table.sessions.get(responder.header.index)
             if session is None and before is State.FLIGHTS:
@@ -56,6 +61,8 @@ class Answers:
             elif session is not None and flight.tls:
                 self._table.seal_done(session, now)
         elif before is State.FLIGHTS and responder.refusal is not None:
+            # Time enough for its alert to be asked for again; then others need the place more.
+            self._table.at(now + REFUSED_LIFE, partial(self._expire, key, responder))
             self._table.tell(HandshakeRefused(source, responder.refusal, is_initiator=False))
 
     def uses(self, index: int) -> bool:
@@ -65,9 +72,7 @@ class Answers:
     def confirmed(self, responder: Responder, now: float) -> None:
         """End a handshake whose session is confirmed; what comes late of it starts nothing."""
         key = (responder.endpoint, responder.header.initiator_id)
-        self._forget(key)
-        self._tombstones.add(key)
-        self._table.at(now + TOMBSTONE_LIFE, lambda _now: self._tombstones.discard(key))
+        self._forget(key, now)
 
     def _begin(self, key: _Key, flight: Flight, now: float) -> Responder:
         header, source = flight.header, key[0]
@@ -75,23 +80,21 @@ class Answers:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "late")
         if not self._jar.is_good(header.cookie, source, header.initiator_id, now):
             raise Dropped(Drop.COOKIE)
-        highest = self._table.highest_generation()
-        if header.generation > highest + GENERATION_LEAP:
+        if not flight.tls:
+            raise Dropped(Drop.UNKNOWN_HANDSHAKE, "without TLS")
+        if not 0 < header.generation < LAST_GENERATION:
             raise Dropped(Drop.GENERATION)
-        from_host = self._from_host.get(source[0], 0)
-        if len(self._half_open) >= MOST_HALF_OPEN or from_host >= MOST_FROM_ONE:
-            raise Dropped(Drop.HANDSHAKES_FULL)
+        self._make_room(_network(source))
         responder = Responder.answer(
             self._table.new_tls(None, now),
             source,
             header,
             responder_id=self._table.random(8),
             index=self._table.new_index(),
-            generation=max(header.generation, highest + 1),
             now=now,
         )
         self._half_open[key] = responder
-        self._from_host[source[0]] = from_host + 1
+        self._from[_network(source)] += 1
         self._table.at(responder.timer, partial(self._due, key, responder))
         self._table.at(responder.deadline, partial(self._expire, key, responder))
         return responder
@@ -114,10 +117,10 @@ class Answers:
             lambda later: self._repeat_done(responder, session, repeat_after, later),
         )
 
-    def _expire(self, key: _Key, responder: Responder, _now: float) -> None:
+    def _expire(self, key: _Key, responder: Responder, now: float) -> None:
         if self._half_open.get(key) is not responder:
             return
-        self._forget(key)
+        self._forget(key, now)
         session = self._table.sessions.get(responder.header.index)
         if session is not None:
             self._table.remove(session, "not confirmed")
@@ -125,11 +128,34 @@ class Answers:
             refusal = Dropped(Drop.HANDSHAKE_TIMEOUT)
             self._table.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
 
-    def _forget(self, key: _Key) -> None:
-        if self._half_open.pop(key, None) is None:
+    def _make_room(self, network: str) -> None:
+        if self._from[network] >= MOST_FROM_ONE:
+            raise Dropped(Drop.HANDSHAKES_FULL, network)
+        if len(self._half_open) < MOST_HALF_OPEN:
             return
-        left = self._from_host[key[0][0]] - 1
-        if left:
-            self._from_host[key[0][0]] = left
-        else:
-            del self._from_host[key[0][0]]
+        # Whoever sees cookies go by can open many and finish none: the oldest that never spoke TLS goes.
+        silent = (key for key, one in self._half_open.items() if not one.has_spoken)
+        oldest = next(silent, None)
+        if oldest is None:
+            raise Dropped(Drop.HANDSHAKES_FULL)
+        self._close(oldest)
+
+    def _forget(self, key: _Key, now: float) -> None:
+        """End a handshake for good: while its cookie is good, copies of its datagrams begin no other."""
+        if key in self._half_open:
+            self._close(key)
+            self._tombstones.add(key)
+            self._table.at(now + TOMBSTONE_LIFE, lambda _now: self._tombstones.discard(key))
+
+    def _close(self, key: _Key) -> None:
+        del self._half_open[key]
+        network = _network(key[0])
+        self._from[network] -= 1
+        if not self._from[network]:
+            del self._from[network]
+
+
+def _network(source: Endpoint) -> str:
+    """Return whose source it is: one IPv4 address, or the /64 that one IPv6 host can draw on."""
+    host = source[0]
+    return str(IPv6Network((host, 64), strict=False)) if ":" in host else host

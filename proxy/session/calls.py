@@ -63,7 +63,7 @@ class Calls:
         """Take a responder's FLIGHT; raises `Dropped`."""
         call = self._find(flight.header.initiator_id, source)
         before = call.attempt.state
-        self._table.send(call.attempt.receive_flight(flight), source)
+        self._table.send(call.attempt.receive_flight(flight, now), source)
         if before is State.FLIGHTS and call.attempt.state is State.CONFIRMING:
             self._table.establish(call.attempt, now)
         self._look(call, now)
@@ -88,7 +88,7 @@ class Calls:
             address,
             handshake_id=table.random(8),
             index=table.new_index(),
-            generation=table.highest_generation() + 1,
+            generation=table.next_generation(address),
             now=now,
         )
         call = _Call(address, deadline, attempt)

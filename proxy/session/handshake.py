@@ -27,8 +27,8 @@ LAST_REPEAT: Final = 0.4
 HANDSHAKE_LIFE: Final = 5.0
 """Seconds until a handshake is given up, at either end."""
 
-GENERATION_LEAP: Final = 1 << 32
-"""A generation further above our own is refused: nobody exhausts 64 bits."""
+PROGRESS: Final = 1.5
+"""Seconds without new TLS bytes after which an attempt is given up for another: somebody may have spoilt it."""
 
 _MOST_RETRIES: Final = 4
 """RETRYs an attempt heeds: more than one may be forged, and the genuine one must get through."""
@@ -57,6 +57,7 @@ class Exchange:
         self.refusal: Dropped | None = None
         self.state = State.FLIGHTS
         self.deadline = now + HANDSHAKE_LIFE
+        self._progressed = now
         self._tls = tls
         self._out = OutStream()
         self._in = InStream(RESPONDER_LIMIT if self.is_initiator else INITIATOR_LIMIT)
@@ -64,13 +65,19 @@ class Exchange:
         self.timer = now + FIRST_REPEAT
 
     def handle_timer(self, now: float) -> list[bytes]:
-        """Return what to repeat; a handshake past its deadline is refused."""
-        if now >= self.deadline:
+        """Return what to repeat; a handshake past its deadline, or without progress, is refused."""
+        stalled = self.is_initiator and now >= self._progressed + PROGRESS
+        if now >= self.deadline or (stalled and self.state is not State.CONFIRMING):
             self.refusal = self.refusal or Dropped(Drop.HANDSHAKE_TIMEOUT)
             return []
         self._repeat_after = min(2 * self._repeat_after, LAST_REPEAT)
         self.timer = min(now + self._repeat_after, self.deadline)
         return self.repeat()
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether TLS has had anything of the peer to answer."""
+        return self._out.end > 0
 
     def keys(self, own_fingerprint: bytes) -> SessionKeys:
         """Return the session's keys: only after `proven` is set."""
@@ -88,8 +95,8 @@ class Exchange:
         raise NotImplementedError
 
     def repeat_missing(self) -> list[bytes]:
-        """Return the pieces that the peer has not acknowledged."""
-        return self._flights(self._out.missing())
+        """Return the pieces that the peer has not acknowledged, or the last: an acknowledgement may be forged."""
+        return self._flights(self._out.missing() or self._out.last())
 
     def _flights(self, pieces: list[tuple[int, bytes]]) -> list[bytes]:
         received = self._in.received
@@ -98,7 +105,7 @@ class Exchange:
     def _acknowledge(self) -> list[bytes]:
         return [self.header.encode(self._out.end, self._in.received, b"")]
 
-    def advance(self, flight: Flight) -> list[bytes]:
+    def advance(self, flight: Flight, now: float) -> list[bytes]:
         """Take a FLIGHT whose header was checked: feed TLS, and answer with its bytes or an acknowledgement."""
         self._out.acknowledge(flight.received)
         if not flight.tls:
@@ -106,6 +113,7 @@ class Exchange:
         in_order = self._in.add(flight.offset, flight.tls)
         if not in_order:
             return self._acknowledge()
+        self._progressed = now
         return self._feed(in_order)
 
     def _feed(self, tls_untrusted: bytes) -> list[bytes]:
@@ -137,9 +145,7 @@ class Initiator(Exchange):
         now: float,
     ) -> None:
         """Begin an attempt; `hello` is its first datagram."""
-        super().__init__(
-            tls, endpoint, FlightHeader(index, handshake_id, 0, b"", generation), now
-        )
+        super().__init__(tls, endpoint, FlightHeader(index, handshake_id, 0, b"", generation), now)
         self.called = called
         self.state = State.ASKING
         self._retries = 0
@@ -159,21 +165,24 @@ class Initiator(Exchange):
         self.header = replace(self.header, cookie=retry.cookie)
         return step(self)
 
-    def receive_flight(self, flight: Flight) -> list[bytes]:
+    def receive_flight(self, flight: Flight, now: float) -> list[bytes]:
         """Take a FLIGHT of the responder; raises `Dropped` where it is not part of this handshake."""
         step = self._ON_FLIGHT.get(self.state)
         if step is None:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "FLIGHT")
+        if self.theirs is None and not flight.tls:
+            # It would bind us to a header for nothing: an honest first acknowledgement is no loss.
+            return []
         self._check_header(flight.header)
-        return step(self, flight)
+        return step(self, flight, now)
 
     def _check_header(self, header: FlightHeader) -> None:
         if self.theirs is None:
             offered = self.header
-            if not header.responder_id or header.features & ~offered.features:
+            echoed = (header.newest, header.oldest) == (offered.newest, offered.oldest)
+            within = echoed and not header.generation and not header.features & ~offered.features
+            if not header.responder_id or not within:
                 raise Dropped(Drop.HANDSHAKE_MISMATCH, "chosen outside the offer")
-            if not 0 <= header.generation - offered.generation <= GENERATION_LEAP:
-                raise Dropped(Drop.GENERATION)
             self.theirs = header
             self.header = replace(self.header, responder_id=header.responder_id)
         elif header != self.theirs:
@@ -183,7 +192,7 @@ class Initiator(Exchange):
         self.state = State.FLIGHTS
         return self._feed(b"")
 
-    def _hear_refusal(self, flight: Flight) -> list[bytes]:
+    def _hear_refusal(self, flight: Flight, _now: float) -> list[bytes]:
         # Only now can the responder have judged our certificate; its alert is in its TLS stream.
         self._out.acknowledge(flight.received)
         in_order = self._in.add(flight.offset, flight.tls)
@@ -194,22 +203,18 @@ class Initiator(Exchange):
             self.refusal, self.state = refusal, State.REFUSED
         return []
 
-    def _repeat_last(self) -> list[bytes]:
-        # All may be acknowledged and DONE lost: the last piece asks for it again.
-        return self._flights(self._out.missing() or self._out.last())
-
-    _ON_RETRY: ClassVar[Mapping[State, Callable[[Self], list[bytes]]]] = {
+    _ON_RETRY: ClassVar[Mapping[State, Callable[["Initiator"], list[bytes]]]] = {
         State.ASKING: _begin_tls,
         State.FLIGHTS: Exchange.repeat_missing,
     }
-    _ON_FLIGHT: ClassVar[Mapping[State, Callable[[Self, Flight], list[bytes]]]] = {
+    _ON_FLIGHT: ClassVar[Mapping[State, Callable[["Initiator", Flight, float], list[bytes]]]] = {
         State.FLIGHTS: Exchange.advance,
         State.CONFIRMING: _hear_refusal,
     }
-    _ON_TIMER: ClassVar[Mapping[State, Callable[[Self], list[bytes]]]] = {
+    _ON_TIMER: ClassVar[Mapping[State, Callable[["Initiator"], list[bytes]]]] = {
         State.ASKING: hello,
         State.FLIGHTS: Exchange.repeat_missing,
-        State.CONFIRMING: _repeat_last,
+        State.CONFIRMING: Exchange.repeat_missing,  # the last piece asks for a lost DONE
     }
 
     @override
@@ -232,30 +237,36 @@ class Responder(Exchange):
         *,
         responder_id: int,
         index: int,
-        generation: int,
         now: float,
     ) -> Self:
         """Begin for an initiator whose address the cookie in ``first`` has proved."""
-        header = FlightHeader(index, first.initiator_id, responder_id, first.cookie, generation)
+        header = FlightHeader(
+            index,
+            first.initiator_id,
+            responder_id,
+            first.cookie,
+            newest=first.newest,
+            oldest=first.oldest,
+        )
         responder = cls(tls, endpoint, header, now)
         responder.theirs = replace(first, responder_id=0)
         return responder
 
-    def receive_flight(self, flight: Flight) -> list[bytes]:
+    def receive_flight(self, flight: Flight, now: float) -> list[bytes]:
         """Take a FLIGHT of the initiator; raises `Dropped` where it contradicts its first."""
         named = flight.header.responder_id
         if named not in {0, self.header.responder_id}:
             raise Dropped(Drop.HANDSHAKE_MISMATCH)
         if replace(flight.header, responder_id=0) != self.theirs:
             raise Dropped(Drop.HANDSHAKE_MISMATCH)
-        return self._ON_FLIGHT[self.state](self, flight)
+        return self._ON_FLIGHT[self.state](self, flight, now)
 
-    def _answer_again(self, flight: Flight) -> list[bytes]:
+    def _answer_again(self, flight: Flight, _now: float) -> list[bytes]:
         # A repeated last flight: the caller seals DONE again; a refused initiator gets its alert again.
         self._out.acknowledge(flight.received)
         return self.repeat_missing() if flight.tls else []
 
-    _ON_FLIGHT: ClassVar[Mapping[State, Callable[[Self, Flight], list[bytes]]]] = {
+    _ON_FLIGHT: ClassVar[Mapping[State, Callable[["Responder", Flight, float], list[bytes]]]] = {
         State.FLIGHTS: Exchange.advance,
         State.CONFIRMING: _answer_again,
         State.REFUSED: _answer_again,

@@ -49,7 +49,9 @@ class SessionKeys:
     session_id: bytes
 
 
-def export_context(initiator: FlightHeader, responder: FlightHeader, certificates: Iterable[bytes]) -> bytes:
+def export_context(
+    initiator: FlightHeader, responder: FlightHeader, certificates: Iterable[bytes]
+) -> bytes:
     """Return the exporter's context: all that travelled outside TLS and matters, each part length-prefixed.
 
     ``certificates`` are SHA-256 of the initiator's and of the responder's certificate.
@@ -65,7 +67,6 @@ def export_context(initiator: FlightHeader, responder: FlightHeader, certificate
         (initiator.features, 4),
         (responder.features, 4),
         (initiator.generation, 8),
-        (responder.generation, 8),
     )
     parts = [PROTOCOL, *(value.to_bytes(size, "big") for value, size in numbers), *certificates]
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts)

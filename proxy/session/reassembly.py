@@ -21,7 +21,6 @@ LIFE: Final = 0.020
 class _Partial:
     count: int
     total: int
-    piece: int  # size of all pieces but the last
     began: float
     data: bytearray
     have: set[int] = field(default_factory=set)
@@ -37,20 +36,21 @@ class Reassembly:
         self._partials: dict[int, _Partial] = {}
         self.given_up = 0
 
-    def add(  # noqa: PLR0913 - the header's fields
+    def add(  # noqa: PLR0913, PLR0917 - the header's fields, once a datagram
         self, counter: int, count: int, segment: int, total: int, piece: memoryview, now: float
     ) -> memoryview | None:
         """Keep one piece; return the whole sealed record once it is complete, else None.
 
-        Raises `Dropped` (REASSEMBLY) for a piece that contradicts what came before or came already.
+        The caller has checked the piece's length (`check_record_length`). Raises `Dropped`: REASSEMBLY for
+        a piece that contradicts what came before or came already, INCOMPLETE for one that comes too late.
         """
-        size = _piece_size(count, segment, total, len(piece))
         partial = self._partials.get(counter)
         if partial is None:
-            self._make_room(now)
-            partial = self._partials[counter] = _Partial(count, total, size, now, bytearray(total))
-        if (count, total, size) != (partial.count, partial.total, partial.piece) or segment in partial.have:
+            self._make_room(counter, now)
+            partial = self._partials[counter] = _Partial(count, total, now, bytearray(total))
+        if (count, total) != (partial.count, partial.total) or segment in partial.have:
             raise Dropped(Drop.REASSEMBLY, "contradicts an earlier piece")
+        size = piece_size(total, count)
         partial.data[segment * size : segment * size + len(piece)] = piece
         partial.have.add(segment)
         if len(partial.have) < count:
@@ -58,22 +58,19 @@ class Reassembly:
         del self._partials[counter]
         return memoryview(partial.data)
 
-    def _make_room(self, now: float) -> None:
-        stale = [counter for counter, one in self._partials.items() if now - one.began > LIFE]
-        if not stale and len(self._partials) == OPEN_RECORDS:
-            stale = [min(self._partials)]
-        for counter in stale:
+    def _make_room(self, arriving: int, now: float) -> None:
+        going = [counter for counter, one in self._partials.items() if now - one.began > LIFE]
+        if not going and len(self._partials) == OPEN_RECORDS:
+            oldest = min(self._partials)
+            if arriving < oldest:
+                # Late or replayed: not worth a record that is arriving.
+                raise Dropped(Drop.INCOMPLETE, "older than both open records")
+            going = [oldest]
+        for counter in going:
             del self._partials[counter]
             self.given_up += 1
 
 
-def _piece_size(count: int, segment: int, total: int, size: int) -> int:
-    """Return the size of all pieces but the last, which each single piece already tells."""
-    if segment < count - 1:
-        if not (count - 1) * size < total <= count * size:
-            raise Dropped(Drop.REASSEMBLY, "size of a piece")
-        return size
-    others, odd = divmod(total - size, count - 1)
-    if odd or others < size:
-        raise Dropped(Drop.REASSEMBLY, "size of the last piece")
-    return others
+def piece_size(total: int, count: int) -> int:
+    """Return the size of all of ``count`` pieces but the last, which has the rest: the header tells all."""
+    return -(-total // count)

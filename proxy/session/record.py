@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from proxy.drops import Drop
 from proxy.errors import Dropped, Unusable
 from proxy.session.keys import DirectionKeys
-from proxy.session.reassembly import Reassembly
+from proxy.session.reassembly import Reassembly, piece_size
 from proxy.session.replay import ReplayWindow
 from proxy.session.wire import (
     CANONICAL_HEADER,
@@ -89,14 +89,16 @@ class Sealer:
         self.counter = counter = self.counter + 1
         buffer = self._buffer
         record = buffer.record
-        CANONICAL_STRUCT.pack_into(record, 0, RECORD + count - 1, 0, total, self._peer_index, counter)
+        CANONICAL_STRUCT.pack_into(
+            record, 0, RECORD + count - 1, 0, total, self._peer_index, counter
+        )
         header = bytes(buffer.view[:CANONICAL_HEADER])
         record[CANONICAL_HEADER:RECORD_HEADER] = self._tokens.update(header)[:_TOKEN]
         nonce = (self._iv ^ counter).to_bytes(12, "big")
         self._aead.encrypt_into(nonce, plain, header, buffer.sealed[:total])
         if count == 1:
             return [buffer.view[: RECORD_HEADER + total]]
-        return self._cut(header, total, piece, count)
+        return self._cut(header, total, piece_size(total, count), count)
 
     def _cut(self, header: bytes, total: int, piece: int, count: int) -> list[memoryview]:
         buffer = self._buffer
@@ -137,6 +139,7 @@ class Opener:
         Returns 0 while pieces are missing. Raises `Dropped`; then ``plain`` holds unauthenticated bytes that
         must not be read. Length, index and source were checked by the caller.
         """
+        total: int
         kind, segment, total, index, counter, token = RECORD_STRUCT.unpack_from(datagram_untrusted)
         if not self._window.is_fresh(counter):
             raise Dropped(Drop.REPLAY)
@@ -148,8 +151,6 @@ class Opener:
             if whole is None:
                 return 0
             sealed = whole
-        elif len(sealed) != total or segment:
-            raise Dropped(Drop.REASSEMBLY, "length of a single datagram")
         if self.blocks > LAST_BLOCK:
             raise Unusable
         nonce = (self._iv ^ counter).to_bytes(12, "big")
@@ -173,12 +174,16 @@ class Opener:
 
 def _tokens(cipher: CipherContext, header: bytes, count: int) -> bytes:
     first, rest = header[:_SEGMENT_AT], header[_SEGMENT_AT + 1 :]
-    return cipher.update(b"".join(first + bytes((half,)) + rest for half in range((count + 1) // 2)))
+    return cipher.update(
+        b"".join(first + bytes((half,)) + rest for half in range((count + 1) // 2))
+    )
 
 
 def datagrams(pieces: list[memoryview]) -> list[bytes]:
     """Return the datagrams that `Sealer.seal`'s pieces make, copied: for paths without UDP_SEGMENT, and tests."""
-    later = (bytes(head) + bytes(body) for head, body in zip(pieces[1::2], pieces[2::2], strict=True))
+    later = (
+        bytes(head) + bytes(body) for head, body in zip(pieces[1::2], pieces[2::2], strict=True)
+    )
     return [bytes(pieces[0]), *later]
 
 
@@ -189,6 +194,9 @@ def check_record_length(datagram_untrusted: memoryview) -> None:
         raise Dropped(Drop.MALFORMED, f"record of {size} bytes")
     count = datagram_untrusted[0] - RECORD + 1
     total = datagram_untrusted[2] << 8 | datagram_untrusted[3]
-    within = size - RECORD_HEADER <= total and datagram_untrusted[_SEGMENT_AT] < count
-    if not within or not TAG < total <= LARGEST_RECORD:
+    within = datagram_untrusted[_SEGMENT_AT] < count
+    expected = piece_size(total, count)
+    if datagram_untrusted[_SEGMENT_AT] == count - 1:
+        expected = total - (count - 1) * expected
+    if not within or size - RECORD_HEADER != expected or not TAG < total <= LARGEST_RECORD:
         raise Dropped(Drop.MALFORMED, "record's lengths")

@@ -30,7 +30,6 @@ class Session:
         "endpoint",
         "generation",
         "group",
-        "hinted",
         "index",
         "is_initiator",
         "opened",
@@ -70,7 +69,6 @@ class Session:
         self.opened = now
         self.confirmed = False
         self.retired = False
-        self.hinted = float("-inf")  # when a HINT last started a handshake beside this session
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
         self._ends = min(now + SESSION_LIFE, ends)
 

@@ -13,11 +13,12 @@ from typing import Final
 from proxy.credentials.credential import Credential
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
+from proxy.session.answers import Answers
 from proxy.session.calls import Calls
 from proxy.session.cookie import Endpoint
-from proxy.session.answers import Answers
 from proxy.session.events import CallFailed, Event, HandshakeRefused, SessionClosed, SessionOpened
 from proxy.session.handshake import Exchange, Initiator, Responder
+from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
 from proxy.session.record import SealingBuffer
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
 from proxy.session.timers import Timers
@@ -30,6 +31,7 @@ from proxy.session.wire import (
     HELLO,
     HELLO_SIZE,
     HINT,
+    PREFIX,
     RETRY,
     Flight,
     Hello,
@@ -41,9 +43,14 @@ from proxy.session.wire import (
 Entropy = Callable[[int], bytes]
 """Gives that many random bytes: the kernel's in a pod, seeded in a simulation."""
 
-HINT_WINDOW: Final = 1024
-HINT_PACE: Final = 1.0
-HINTS_A_SECOND: Final = 100
+HINT_WINDOW: Final = 1 << 16
+"""Counters behind the last sent that a HINT may name: a receiver's full buffer holds thousands."""
+
+_HINT_BUCKETS: Final = 1024
+_HINTS_A_BUCKET: Final = 4
+"""HINTs a second that senders of one hash share: a flood by one address does not silence the others."""
+
+RENEW_AGAIN: Final = 30.0
 
 KINDS: Final = {HELLO: "hello", RETRY: "retry", FLIGHT: "flight", HINT: "hint"}
 CONTROL: Final = "control"
@@ -76,9 +83,10 @@ class SessionTable:
         self._outbox: list[tuple[bytes, Endpoint]] = []
         self._events: deque[Event] = deque()
         self._by_peer: dict[tuple[Endpoint, int], Session] = {}
-        self._retired: dict[frozenset[bytes], Session] = {}
+        self._pairs: dict[PairKey, Pair] = {}
         self._confirming: dict[int, Exchange] = {}
-        self._hints_until = (0.0, 0)
+        self._hints: Counter[int] = Counter()
+        self._hints_since = 0.0
         self._calls = Calls(self)
         self._answers = Answers(self, entropy(32))
 
@@ -124,30 +132,28 @@ class SessionTable:
         """Call the pod at a packed address, unless a call to it is under way."""
         self._calls.connect(address, now)
 
-    def confirm(self, session: Session, now: float) -> None:
-        """A first record of the peer has opened: both ends hold the keys, and the pair may move to them."""
-        session.confirmed = True
+    def first_record(self, session: Session, plain: memoryview, now: float) -> None:
+        """Take the first record that opened: now both ends hold the keys, and the pair may move to them.
+
+        The responder's first is DONE with the generation it chose; raises `Dropped` where it is not.
+        """
         exchange = self._confirming.pop(session.index, None)
         if isinstance(exchange, Initiator):
+            session.generation = _chosen_generation(plain, session.generation)
             self._calls.confirmed(exchange)
         elif isinstance(exchange, Responder):
             self._answers.confirmed(exchange, now)
+        session.confirmed = True
         self._events.append(SessionOpened(session))
-        rivals = {self.current[a] for a in session.peer.addresses if a in self.current}
-        for address in session.peer.addresses:
-            rival = self.current.get(address)
-            if rival is None or rival.rank < session.rank:
-                self.current[address] = session
-        for one in (*rivals, session):
-            if all(self.current.get(address) is not one for address in one.peer.addresses):
-                self._retire(one, now)
+        self._promote(session, now)
         renew_after = RENEW_AFTER if session.is_initiator else RENEW_AFTER * 1.1
-        self._timers.at(now + renew_after, partial(self._renew, session))
+        self._timers.at(now + renew_after, partial(self._renew, session.index))
 
     def control(self, session: Session, kind: int, now: float) -> None:
         """Act on a control record that opened; unknown kinds are counted."""
         self.received[CONTROL] += 1
         if kind == DONE:
+            # Each of them: the CONFIRM that answered the last may be lost.
             self._seal_control(session, CONFIRM, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
@@ -163,18 +169,24 @@ class SessionTable:
         for address in session.peer.addresses:
             if self.current.get(address) is session:
                 del self.current[address]
-        if self._retired.get(session.peer.addresses) is session:
-            del self._retired[session.peer.addresses]
+        key = pair_key(session.peer)
+        pair = self._pairs[key]
+        pair.sessions.remove(session)
+        if session in pair.retired:
+            pair.retired.remove(session)
+        if not pair.sessions:
+            del self._pairs[key]
         self._events.append(SessionClosed(session, why))
 
     def hint(self, index: int, counter: int, source: Endpoint, now: float) -> None:
         """Tell the sender of a record that we know no session of its index, at a bounded rate."""
-        second, sent = self._hints_until
-        if now >= second + 1:
-            second, sent = now, 0
-        if sent < HINTS_A_SECOND:
+        if now >= self._hints_since + 1:
+            self._hints.clear()
+            self._hints_since = now
+        bucket = hash((source[0], index)) % _HINT_BUCKETS
+        if self._hints[bucket] < _HINTS_A_BUCKET:
+            self._hints[bucket] += 1
             self.send([Hint(index, counter).encode()], source)
-        self._hints_until = (second, sent + 1)
 
     def close(self, now: float) -> None:
         """Close all sessions in good order: peers need not find out by themselves."""
@@ -209,16 +221,21 @@ class SessionTable:
         """Return a receiver index that no session or handshake of ours has."""
         while True:
             index = self.random(4)
-            if index not in self.sessions and not self._calls.uses(index) and not self._answers.uses(index):
+            if (
+                index not in self.sessions
+                and not self._calls.uses(index)
+                and not self._answers.uses(index)
+            ):
                 return index
 
     def random(self, size: int) -> int:
         """Return a random number of ``size`` bytes, never 0."""
         return int.from_bytes(self._entropy(size), "big") or 1
 
-    def highest_generation(self) -> int:
-        """Return the highest generation among live sessions, 0 without any."""
-        return max((session.generation for session in self.sessions.values()), default=0)
+    def next_generation(self, address: bytes) -> int:
+        """Return what to propose to the pod at a packed address: more than any session that names it has."""
+        named = (s.generation for s in self.sessions.values() if address in s.peer.addresses)
+        return max(named, default=0) + 1
 
     def endpoint_of(self, address: bytes) -> Endpoint:
         """Return where the pod at a packed address listens."""
@@ -229,30 +246,34 @@ class SessionTable:
         proven, theirs, own = exchange.proven, exchange.theirs, self._credential.own
         if proven is None or theirs is None:
             raise RuntimeError("only a proven handshake makes a session")
-        wall_end = min(own.not_after, proven.peer.not_after)
-        chosen = theirs.generation if exchange.is_initiator else exchange.header.generation
+        pair = self._pairs.setdefault(pair_key(proven.peer), Pair())
+        if exchange.is_initiator:
+            generation = exchange.header.generation
+        else:
+            generation = max(theirs.generation, pair.highest_generation() + 1)
         session = Session(
             exchange.keys(own.fingerprint),
             proven.peer,
             index=exchange.header.index,
             peer_index=theirs.index,
             endpoint=exchange.endpoint,
-            generation=chosen,
+            generation=generation,
             group=proven.group,
             is_initiator=exchange.is_initiator,
             now=now,
-            ends=wall_end - self.wall_offset,
+            ends=min(own.not_after, proven.peer.not_after) - self.wall_offset,
             buffer=self.buffer,
         )
+        pair.sessions.append(session)
         self.sessions[session.index] = session
         self._by_peer[session.endpoint, session.peer_index] = session
         self._confirming[session.index] = exchange
-        self._timers.at(session.ends, partial(self._end, session))
+        self._timers.at(session.ends, partial(self._end, session.index))
         return session
 
     def seal_done(self, session: Session, now: float) -> None:
-        """Tell the initiator, under the new keys, that we have judged it and hold them too."""
-        self._seal_control(session, DONE, now)
+        """Tell the initiator, under the new keys, that it is judged, and which generation we chose."""
+        self._seal_control(session, DONE, now, session.generation.to_bytes(8, "big"))
 
     # The rest is our own.
 
@@ -268,44 +289,69 @@ class SessionTable:
         if session is None or not session.confirmed or session.retired:
             raise Dropped(Drop.HINT, "no such session")
         recent = 0 <= session.sealer.counter - hint.counter < HINT_WINDOW
-        if not recent or now < session.hinted + HINT_PACE:
+        if not recent or not self._pairs[pair_key(session.peer)].heed_hint(now):
             raise Dropped(Drop.HINT, "old or too soon")
-        session.hinted = now
         self._call_peer(session, now)
 
-    def _call_peer(self, session: Session, now: float) -> None:
+    def _promote(self, session: Session, now: float) -> None:
+        """Let a confirmed session seal for the addresses that it is best for; retire whom it displaces."""
+        before = {self.current[a] for a in session.peer.addresses if a in self.current}
         for address in session.peer.addresses:
-            if self.current.get(address) is session and self.endpoint_of(address) == session.endpoint:
-                self.connect(address, now)
-                return
-        for address in session.peer.addresses:
-            if self.current.get(address) is session:
-                self.connect(address, now)
-                return
+            rival = self.current.get(address)
+            if rival is None or _displaces(session, rival):
+                self.current[address] = session
+        for one in (*before, session):
+            if all(self.current.get(address) is not one for address in one.peer.addresses):
+                self._retire(one, now)
 
-    def _renew(self, session: Session, now: float) -> None:
-        if session.index in self.sessions and not session.retired:
+    def _call_peer(self, session: Session, now: float) -> None:
+        sealing = [a for a in session.peer.addresses if self.current.get(a) is session]
+        # The address that answered before, where there are two.
+        sealing.sort(key=lambda address: self.endpoint_of(address) != session.endpoint)
+        if sealing:
+            self.connect(sealing[0], now)
+
+    def _renew(self, index: int, now: float) -> None:
+        session = self.sessions.get(index)
+        if session is not None and not session.retired:
             self._call_peer(session, now)
+            self._timers.at(now + RENEW_AGAIN, partial(self._renew, index))
 
     def _retire(self, session: Session, now: float) -> None:
-        # One retired session a peer: a peer that makes handshakes without end costs no more than that.
-        session.retired = True
-        before = self._retired.get(session.peer.addresses)
-        if before is not None and before is not session:
-            self.remove(before, "replaced")
-        self._retired[session.peer.addresses] = session
-        self._timers.at(now + RETIRED_LIFE, partial(self._end_retired, session))
+        evicted = self._pairs[pair_key(session.peer)].retire(session)
+        if evicted is not None:
+            self.remove(evicted, "replaced")
+        self._timers.at(now + RETIRED_LIFE, partial(self._end_retired, session.index))
 
-    def _end_retired(self, session: Session, _now: float) -> None:
-        self.remove(session, "replaced")
+    def _end_retired(self, index: int, _now: float) -> None:
+        session = self.sessions.get(index)
+        if session is not None and session.retired:
+            self.remove(session, "replaced")
 
-    def _end(self, session: Session, _now: float) -> None:
-        self.remove(session, "ended")
+    def _end(self, index: int, now: float) -> None:
+        # Timers hold indices, not sessions: what is gone must not keep its memory until then.
+        session = self.sessions.get(index)
+        if session is not None and now >= session.ends:
+            self.remove(session, "ended")
 
-    def _seal_control(self, session: Session, kind: int, now: float) -> None:
+    def _seal_control(self, session: Session, kind: int, now: float, body: bytes = b"") -> None:
         try:
-            pieces = session.seal(bytes((kind, 0, 0, 0)), _CONTROL_SIZE, now)
+            pieces = session.seal(bytes((kind, 0, 0, 0)) + body, _CONTROL_SIZE, now)
         except Unusable:
             self.remove(session, "ended")
             return
         self.send([bytes(pieces[0])], session.endpoint)
+
+
+def _chosen_generation(done: memoryview, proposed: int) -> int:
+    chosen = int.from_bytes(done[PREFIX : PREFIX + 8], "big")
+    if done[0] != DONE or len(done) < PREFIX + 8 or not proposed <= chosen <= LAST_GENERATION:
+        raise Dropped(Drop.GENERATION)
+    return chosen
+
+
+def _displaces(session: Session, rival: Session) -> bool:
+    """Say which seals: of one pod's sessions the higher rank, of two pods at one address the later issued."""
+    if pair_key(session.peer) == pair_key(rival.peer):
+        return session.rank > rival.rank
+    return session.peer.not_before >= rival.peer.not_before

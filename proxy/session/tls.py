@@ -50,7 +50,10 @@ def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_tls13_ciphersuites(":".join(suites).encode())
     context.set_alpn_protos([PROTOCOL])
-    context.set_alpn_select_callback(_select_alpn)
+    context.set_alpn_select_callback(
+        # Without ours the handshake goes on, and `_prove` refuses it.
+        lambda _, offered: PROTOCOL if PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    )
     context.use_privatekey(credential.key)
     context.use_certificate(credential.chain[0])
     for intermediate in credential.chain[1:]:
@@ -64,14 +67,10 @@ def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)
     return context
 
 
-def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> bytes | object:
-    return PROTOCOL if PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
-
-
 class TlsEnd:
     """One end of one handshake. After `Dropped` it is of no use but for `outgoing` (an alert to send)."""
 
-    def __init__(  # noqa: PLR0913 - what a judgement needs
+    def __init__(
         self,
         context: SSL.Context,
         own: PodCertificate,
@@ -83,6 +82,7 @@ class TlsEnd:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
         self._own, self._called, self._wall, self._group = own, called, wall, group
         self._refusal: Dropped | None = None
+        self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(
             SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._judge_early
@@ -126,6 +126,8 @@ class TlsEnd:
 
         Bytes that do not authenticate are somebody else's and change nothing.
         """
+        if self._deaf:
+            return
         self._connection.bio_write(tls_untrusted)
         try:
             self._connection.read(1)
@@ -137,6 +139,7 @@ class TlsEnd:
             refusal = _explain(error)
             if refusal.reason is Drop.PEER_REFUSED:
                 raise refusal from None
+            self._deaf = True
 
     def _judge_early(
         self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int

@@ -75,7 +75,7 @@ class FlightHeader:
     initiator_id: int
     responder_id: int
     cookie: bytes = field(compare=False)  # proves an address, says nothing about the handshake
-    generation: int
+    generation: int = 0  # the initiator's proposal; the responder's choice travels sealed, in DONE
     features: int = 0
     version: int = VERSION
     newest: int = VERSION
@@ -157,9 +157,20 @@ def _parse_hello(data: memoryview) -> Hello:
 
 
 def _parse_flight(data: memoryview) -> Flight:
-    (_, version, newest, oldest, index, initiator_id, responder_id, cookie, features, generation, offset, received) = (
-        _FLIGHT.unpack_from(data)
-    )
+    (
+        _,
+        version,
+        newest,
+        oldest,
+        index,
+        initiator_id,
+        responder_id,
+        cookie,
+        features,
+        generation,
+        offset,
+        received,
+    ) = _FLIGHT.unpack_from(data)
     if version != VERSION or not oldest <= VERSION <= newest:
         raise Dropped(Drop.VERSION, "FLIGHT")
     if not index or not initiator_id:

@@ -3,17 +3,18 @@
 from dataclasses import replace
 
 import pytest
+from sim.world import PORT, Node, Weather, World, udp_packet
+from support.pki import BOTH_ENDS, HOUR, START, Authority, Leaf
 
 from proxy.drops import Drop
 from proxy.session.events import CallFailed, HandshakeRefused, SessionOpened
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, SESSION_LIFE
-from proxy.session.wire import FLIGHT, HINT, RECORD, Hint
-from sim.world import PORT, Node, Weather, World, udp_packet
-from support.pki import BOTH_ENDS, HOUR, START, Authority, Leaf
+from proxy.session.wire import FLIGHT, HINT, RECORD, RECORD_HEADER, Hint
 
 A, B = "10.0.0.1", "10.0.0.2"
 A6, B6 = "fd00::1", "fd00::2"
 PACKED_A, PACKED_B = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
+STRANGE_RECORD = bytes((RECORD, 0, 0, 30)) + bytes(RECORD_HEADER + 30 - 4)
 SECRET = b"the account number is 4711"
 
 FAIR = Weather()
@@ -64,7 +65,9 @@ def test_both_families_share_one_session(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_handshake_survives_loss_reordering_and_duplication(authority: Authority, seed: int) -> None:
+def test_handshake_survives_loss_reordering_and_duplication(
+    authority: Authority, seed: int
+) -> None:
     world, a, b = two(authority, seed, FOUL)
     a.send_packet(udp_packet(A, B, SECRET))
     world.run(10)
@@ -249,7 +252,7 @@ def test_record_from_another_address_is_refused(authority: Authority) -> None:
     a.send_packet(udp_packet(A, B, b"one"))
     world.run(1)
     b.received.clear()
-    world.tamper = lambda data, _from, _to: []
+    world.tamper = lambda _data, _from, _to: []
     a.send_packet(udp_packet(A, B, b"two"))
     b.receive(world.carried[-1], ("10.0.0.3", PORT))
     assert b.received == []
@@ -308,15 +311,17 @@ def test_hint_never_answers_a_hint(authority: Authority) -> None:
     a.receive(Hint(5, 5).encode(), (B, PORT))
     world.run(1)
     assert not [data for data in world.carried if data[0] == HINT]
-    a.receive(bytes((RECORD, 0, 0, 30)) + bytes(40), (B, PORT))
+    a.receive(STRANGE_RECORD, (B, PORT))
     assert [data[0] for data in world.carried] == [HINT]
 
 
 def test_hints_are_few_however_many_strange_records_come(authority: Authority) -> None:
     world, a, _ = two(authority)
     for _ in range(1000):
-        a.receive(bytes((RECORD, 0, 0, 30)) + bytes(40), (B, PORT))
-    assert len(world.carried) == 100
+        a.receive(STRANGE_RECORD, (B, PORT))
+    assert len(world.carried) == 4
+    a.receive(STRANGE_RECORD, ("10.0.0.3", PORT))
+    assert len(world.carried) == 5
 
 
 def test_late_copy_of_a_finished_handshake_begins_no_other(authority: Authority) -> None:

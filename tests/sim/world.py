@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from support.pki import START
+
 from proxy.credentials.credential import Credential
 from proxy.drops import Drops
 from proxy.flow.members import Members
@@ -16,7 +18,6 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, Event, SessionOpened
 from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
-from support.pki import START
 
 PORT = 15443
 MTU = 1408
@@ -132,7 +133,9 @@ class World:
             for _ in range(copies):
                 if self.random.random() >= self.weather.loss:
                     delay = self.weather.delay + self.random.random() * self.weather.jitter
-                    self.at(self.now + delay, lambda data=changed: self._deliver(data, source, endpoint))  # type: ignore[misc]
+                    self.at(
+                        self.now + delay, lambda data=changed: self._deliver(data, source, endpoint)
+                    )  # type: ignore[misc]
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -151,9 +154,16 @@ class World:
 def udp_packet(source: str, destination: str, payload: bytes) -> bytes:
     """Return a whole IPv4 or IPv6 packet with UDP inside (checksums zero: no kernel looks at it)."""
     src, dst = ip_address(source), ip_address(destination)
-    udp = (1000).to_bytes(2, "big") + (2000).to_bytes(2, "big") + (8 + len(payload)).to_bytes(2, "big") + b"\0\0"
+    udp = (
+        (1000).to_bytes(2, "big")
+        + (2000).to_bytes(2, "big")
+        + (8 + len(payload)).to_bytes(2, "big")
+        + b"\0\0"
+    )
     body = udp + payload
-    if src.version == 4:  # noqa: PLR2004 - IP's own version number
+    if src.version == 4:
         total = (20 + len(body)).to_bytes(2, "big")
         return b"\x45\0" + total + bytes(4) + b"\x40\x11\0\0" + src.packed + dst.packed + body
-    return b"\x60\0\0\0" + len(body).to_bytes(2, "big") + b"\x11\x40" + src.packed + dst.packed + body
+    return (
+        b"\x60\0\0\0" + len(body).to_bytes(2, "big") + b"\x11\x40" + src.packed + dst.packed + body
+    )

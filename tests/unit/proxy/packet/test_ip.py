@@ -81,6 +81,12 @@ def test_packet_that_would_steer_a_link_is_refused(packet: bytes) -> None:
     assert reason(packet) is Drop.PACKET_FORBIDDEN
 
 
-@given(st.one_of(st.binary(max_size=120), st.binary(max_size=60).map(lambda n: v4()[:20] + n), st.binary(max_size=60).map(lambda n: v6(n, 0))))
+@given(
+    st.one_of(
+        st.binary(max_size=120),
+        st.binary(max_size=60).map(lambda n: v4()[:20] + n),
+        st.binary(max_size=60).map(lambda n: v6(n, 0)),
+    )
+)
 def test_noise_raises_nothing_but_dropped(packet: bytes) -> None:
     reason(packet)

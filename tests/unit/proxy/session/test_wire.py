@@ -53,7 +53,9 @@ def test_hint_parses_back(index: int, counter: int) -> None:
 @given(
     st.one_of(
         st.binary(max_size=100),
-        st.builds(lambda head, tail: bytes((head,)) + tail, st.integers(0, 5), st.binary(max_size=1300)),
+        st.builds(
+            lambda head, tail: bytes((head,)) + tail, st.integers(0, 5), st.binary(max_size=1300)
+        ),
         st.builds(
             lambda good, at, byte: good[:at] + bytes((byte,)) + good[at + 1 :],
             st.sampled_from([Hello(9).encode(), Retry(9, bytes(20)).encode(), Hint(1, 2).encode()]),

@@ -1,0 +1,1 @@
+"""What touches the world: the CA's files and its HTTPS server."""

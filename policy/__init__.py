@@ -1,0 +1,1 @@
+"""Who is who in a project, and who may talk to whom."""
