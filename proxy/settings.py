@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final
 
-from ca.messages import JoinClaims, parse_token
+from ca.messages import parse_token
 from policy.identity import (
     check_namespace,
     check_pod_name,
     check_service_account,
     check_trust_domain,
 )
-
 from proxy import settings_values as values
 from proxy.settings_source import (
     Key,
@@ -159,19 +158,18 @@ def parse_settings(
     text_untrusted: str,
     environment: Mapping[str, str],
     *,
-    wall: datetime,
+    wall: float,
     read_token: Callable[[str], str],
     file_name: str | None = "pod.toml",
 ) -> Settings:
     """Return the settings of file and environment; raises `SettingsError` and nothing else.
 
-    ``wall`` is the aware time at which the token must still be good. ``read_token`` returns the
+    ``wall`` is the Unix time (s) at which the token must still be good. ``read_token`` returns the
     content of the file that ``token_file`` names, or raises ValueError with a reason. ``file_name``
     is how the user named the file. The token's claims are read to find mistakes before anything is
     set up; they prove nothing.
     """
     source = Source(text_untrusted, environment, file_name, KEYS)
-    token_key, token = _get_token(source, read_token)
     settings = Settings(
         trust_domain=source.get(TRUST_DOMAIN),
         name=source.get(NAME),
@@ -182,30 +180,34 @@ def parse_settings(
         session_port=source.get(SESSION_PORT),
         ca_address=source.get(CA_ADDRESS),
         ca_root_fingerprint=source.get(CA_ROOT_FINGERPRINT),
-        token=token,
+        token=_token(source, read_token),
         members=source.get(MEMBERS),
         admin_socket=_admin_socket(source),
         daemon_uid=source.get(DAEMON_UID),
     )
     _check_members(source, settings)
-    _check_claims(source, settings, parse_token(token), token_key, wall)
+    _check_claims(source, settings, wall)
     return settings
 
 
-def _get_token(source: Source, read_token: Callable[[str], str]) -> tuple[Key[str], str]:
-    """Return the token and the key that gave it; the environment goes before the file."""
+def _token_key(source: Source) -> Key[str]:
+    """Return the key that gives the token: one of two, the environment's before the file's."""
     both = (TOKEN, TOKEN_FILE)
     given = [key for key in both if source.in_environment(key)]
     given = given or [key for key in both if source.in_file(key)]
     if not given:
         raise source.missing(TOKEN)
-    if len(given) == 2:
+    if len(given) > 1:
         raise source.error(TOKEN_FILE, "token is set too: one of the two")
-    if given == [TOKEN]:
-        return TOKEN, source.get(TOKEN)
+    return given[0]
+
+
+def _token(source: Source, read_token: Callable[[str], str]) -> str:
+    if _token_key(source) is TOKEN:
+        return source.get(TOKEN)
     path = source.get(TOKEN_FILE)
     try:
-        return TOKEN_FILE, values.token(read_token(path))
+        return values.token(read_token(path))
     except ValueError as error:
         raise source.error(TOKEN_FILE, str(error) or "the file holds no join token") from None
 
@@ -230,10 +232,9 @@ def _check_members(source: Source, settings: Settings) -> None:
             raise source.error(MEMBERS, f"{network} holds the CA's address {address}")
 
 
-def _check_claims(
-    source: Source, settings: Settings, claims: JoinClaims, token_key: Key[str], wall: datetime
-) -> None:
+def _check_claims(source: Source, settings: Settings, wall: float) -> None:
     """Refuse a token that is not this pod's, or no longer good, before the CA would."""
+    claims = parse_token(settings.token)
     for key, ours, theirs in (
         (TRUST_DOMAIN, settings.trust_domain, claims.trust_domain),
         (NAME, settings.name, claims.pod),
@@ -244,8 +245,10 @@ def _check_claims(
             raise source.error(key, f'the token names "{theirs}"')
     if not set(settings.addresses) <= set(claims.addresses):
         raise source.error(ADDRESSES, f"the token names {_listed(claims.addresses)}")
-    if claims.expires <= wall.timestamp():
-        raise source.error(token_key, f"expired at {_utc(claims.expires)}; ask for a new one")
+    if claims.expires <= wall:
+        expired = datetime.fromtimestamp(claims.expires, UTC)
+        reason = f"expired at {expired:%Y-%m-%d %H:%M:%S} UTC; ask for a new one"
+        raise source.error(_token_key(source), reason)
 
 
 def check_addresses(settings: Settings, found: Iterable[Address]) -> None:
@@ -260,10 +263,3 @@ def check_addresses(settings: Settings, found: Iterable[Address]) -> None:
 
 def _listed(addresses: Iterable[Address]) -> str:
     return ", ".join(map(str, addresses))
-
-
-def _utc(seconds: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, ValueError):
-        return f"{seconds} s after 1970"

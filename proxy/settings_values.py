@@ -16,7 +16,7 @@ from ipaddress import (
 from itertools import pairwise
 from typing import Final, TypeAlias
 
-from ca.messages import MessageError, parse_fingerprint, parse_token
+from ca.messages import parse_fingerprint, parse_token
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -43,14 +43,14 @@ def _text(value: object) -> str:
 
 
 def checked(check: Callable[[str], object]) -> Callable[[object], str]:
-    """Make a parser of a check that raises a ValueError, as `policy.identity` does."""
+    """Make a parser of a check that raises a ValueError; the key's own words replace its text."""
 
     def parse(value: object) -> str:
         text = _text(value)
         try:
             check(text)
         except ValueError:
-            raise ValueError from None  # the key's own words say what is accepted
+            raise ValueError from None
         return text
 
     return parse
@@ -159,9 +159,10 @@ def host(ca_address: str) -> str:
 
 def fingerprint(value: object) -> str:
     """Parse a SHA-256 fingerprint; returns ``sha256:`` and lower-case digits."""
+    text = _text(value)
     try:
-        return parse_fingerprint(_text(value))
-    except MessageError:
+        return parse_fingerprint(text)
+    except ValueError:
         raise ValueError from None
 
 
@@ -170,7 +171,7 @@ def token(value: object) -> str:
     text = _text(value).strip()
     try:
         parse_token(text)
-    except MessageError:
+    except ValueError:  # its text might repeat parts of the token
         raise ValueError from None
     return text
 

@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ _LARGEST_SETTINGS: Final = 65536
 _LARGEST_TOKEN: Final = 8192
 
 
-def load(path: str | None, environment: Mapping[str, str], wall: datetime) -> Settings:
+def load(path: str | None, environment: Mapping[str, str], wall: float) -> Settings:
     """Return the settings of a file, if there is one, and the environment; raises `SettingsError`."""
     try:
         text_untrusted = "" if path is None else _read(path, _LARGEST_SETTINGS)

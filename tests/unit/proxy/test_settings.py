@@ -1,16 +1,18 @@
 """Every mistake in the settings is one line that names its place and what is accepted."""
 
-import base64
-import dataclasses
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ca.messages import JoinClaims, encode_token
 from proxy.settings import (
     KEYS,
     Settings,
@@ -20,26 +22,27 @@ from proxy.settings import (
     parse_settings,
 )
 
-WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+EXAMPLE = Path(__file__).parents[3] / "examples/pod.toml"
 FINGERPRINT = "sha256:" + "ab" * 32
 
 
-def token(**changed: object) -> str:
-    claims: dict[str, object] = {
-        "id": "00112233445566ff",
-        "trust_domain": "shop.example",
-        "pod": "nginx1",
-        "namespace": "shop",
-        "service_account": "default",
-        "addresses": ["10.0.0.1", "fd00::1"],
-        "expires": int(WALL.timestamp()) + 3600,
-    }
-    parts = (json.dumps({**claims, **changed}).encode(), bytes(range(32)))
-    encoded = (base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
-    return ".".join(["tct1", *encoded])
+CLAIMS = JoinClaims(
+    id="00112233445566ff",
+    trust_domain="shop.example",
+    pod="nginx1",
+    namespace="shop",
+    service_account="default",
+    addresses=(ip_address("10.0.0.1"), ip_address("fd00::1")),
+    expires=int(WALL) + 3600,
+)
 
 
-TOKEN = token()
+def token(claims: JoinClaims) -> str:
+    return encode_token(claims, bytes(range(32)))
+
+
+TOKEN = token(CLAIMS)
 GOOD = {
     "trust_domain": '"shop.example"',
     "name": '"nginx1"',
@@ -197,7 +200,7 @@ def test_a_fingerprint_may_be_written_as_openssl_prints_it() -> None:
             'a list of addresses without prefix, as ["10.0.0.1", "fd00::1"]',
         ),
         (
-            file_text(token=f'"{token(expires=int(WALL.timestamp()))}"'),
+            file_text(token=f'"{token(replace(CLAIMS, expires=int(WALL)))}"'),
             "pod.toml:7: token = ...: expired at 2026-01-02 03:04:05 UTC; ask for a new one",
         ),
         (
@@ -364,9 +367,21 @@ def test_an_error_names_the_line_that_sets_the_key_and_not_one_that_looks_like_i
 
 def test_every_setting_is_explained() -> None:
     text = describe()
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    assert fields | {"token_file"} == {key.name for key in KEYS}
+    names = {field.name for field in fields(Settings)}
+    assert names | {"token_file"} == {key.name for key in KEYS}
     assert all(key.name in text and key.meaning in text for key in KEYS)
+
+
+def test_the_example_works_and_names_every_setting() -> None:
+    text = EXAMPLE.read_text()
+    settings = parse_settings(text, {}, wall=WALL, read_token=lambda _path: TOKEN)
+    assert settings.name == "nginx1"
+    everything = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    full = parse_settings(everything, {}, wall=WALL, read_token=lambda _path: TOKEN)
+    assert full == replace(
+        settings, interface="eth0", addresses=(ip_address("10.0.0.1"), ip_address("fd00::1"))
+    )
+    assert all(re.search(rf"\b{key.name} = ", text) for key in KEYS)
 
 
 def test_addresses_found_on_the_interface_must_be_the_tokens() -> None:
@@ -381,7 +396,7 @@ def test_addresses_found_on_the_interface_must_be_the_tokens() -> None:
 
 def test_a_default_socket_path_that_is_too_long_asks_for_a_shorter_one() -> None:
     name = "a" * 100
-    line = mistake(file_text(name=f'"{name}"', token=f'"{token(pod=name)}"'))
+    line = mistake(file_text(name=f'"{name}"', token=f'"{token(replace(CLAIMS, pod=name))}"'))
     assert line.endswith(f"{name}.sock is too long: set an absolute path of at most 107 bytes")
 
 

@@ -1,7 +1,6 @@
 """Files that settings are read from: whatever they are, one line says what is wrong with them."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from proxy.drivers.settings_file import load, read_token
 from proxy.settings import SettingsError
 
-WALL = datetime(2026, 1, 2, tzinfo=UTC)
+WALL = 1_767_323_045.0
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

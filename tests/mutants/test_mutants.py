@@ -1,0 +1,281 @@
+"""Each security check is taken out by name, and the one test that must turn red does.
+
+A mutant is an edit of the source in a copy of the tree. Its test passes on the whole tree (the tier that it
+belongs to shows that); here it must fail, or the check could be lost without anybody noticing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SIM = "tests/sim/test_two_nodes.py"
+UNIT = "tests/unit/proxy"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` stands once in ``file``; with ``new`` in its place ``test`` fails."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    also: tuple[str, str, str] | None = None
+    """A second edit, where two checks stand behind each other. (TLS 1.2 would take four: not listed.)"""
+
+    def edits(self) -> list[tuple[str, str, str]]:
+        return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
+
+
+MUTANTS = [
+    Mutant(
+        "state without a good cookie",
+        "proxy/session/answers.py",
+        "if not self._jar.is_good(header.cookie, source, header.initiator_id, now):",
+        "if False:",
+        f"{SIM}::test_captured_flight_from_another_address_makes_no_state",
+    ),
+    Mutant(
+        "cookie for every address",
+        "proxy/session/cookie.py",
+        'endpoint[1].to_bytes(2, "big") + host',
+        'endpoint[1].to_bytes(2, "big")',
+        f"{UNIT}/session/test_cookie.py::test_cookie_serves_nobody_else",
+    ),
+    Mutant(
+        "cookie for ever",
+        "proxy/session/cookie.py",
+        " and age <= COOKIE_LIFE",
+        "",
+        f"{UNIT}/session/test_cookie.py::test_cookie_serves_nobody_else",
+    ),
+    Mutant(
+        "record from any address",
+        "proxy/session/session.py",
+        "if source != self.endpoint:",
+        "if False:",
+        f"{SIM}::test_record_from_another_address_is_refused",
+    ),
+    Mutant(
+        "no replay window",
+        "proxy/session/record.py",
+        "if not self._window.is_fresh(counter):",
+        "if False:",
+        f"{UNIT}/session/test_record.py::test_record_opens_only_once",
+    ),
+    Mutant(
+        "window moves before the record opened",
+        "proxy/session/record.py",
+        '        nonce = (self._iv ^ counter).to_bytes(12, "big")\n        size = total - TAG',
+        "        self._window.commit(counter)\n"
+        '        nonce = (self._iv ^ counter).to_bytes(12, "big")\n        size = total - TAG',
+        f"{UNIT}/session/test_record.py::test_forged_record_does_not_move_the_window",
+    ),
+    Mutant(
+        "no token",
+        "proxy/session/record.py",
+        "        self._check_token(header, segment, token)\n",
+        "",
+        f"{UNIT}/session/test_record.py::test_wrong_token_is_refused_before_any_state",
+    ),
+    Mutant(
+        "header not authenticated",
+        "proxy/session/record.py",
+        "header = header[:_SEGMENT_AT] + bytes((segment >> 1,)) + header[_SEGMENT_AT + 1 :]",
+        "header = header[:_SEGMENT_AT] + bytes((0,)) + header[_SEGMENT_AT + 1 :]",
+        f"{UNIT}/session/test_record.py::test_record_opens_whatever_order_its_pieces_take",
+    ),
+    Mutant(
+        "last write wins",
+        "proxy/session/reassembly.py",
+        " or segment in partial.have:",
+        ":",
+        f"{UNIT}/session/test_record.py::test_repeated_piece_does_not_replace_the_first",
+    ),
+    Mutant(
+        "key without a limit",
+        "proxy/session/record.py",
+        "        if self.blocks > LAST_BLOCK:\n            raise Unusable\n        self.counter",
+        "        self.counter",
+        f"{UNIT}/session/test_record.py::test_key_refuses_to_seal_past_its_limit",
+    ),
+    Mutant(
+        "any inner source",
+        "proxy/inbound.py",
+        "if source not in session.peer.addresses:",
+        "if False:",
+        f"{SIM}::test_peer_with_foreign_source_is_refused",
+    ),
+    Mutant(
+        "any inner destination",
+        "proxy/inbound.py",
+        "if destination not in self._own:",
+        "if False:",
+        f"{SIM}::test_peer_with_foreign_destination_is_refused",
+    ),
+    Mutant(
+        "redirects, source routes and neighbour discovery pass",
+        "proxy/packet/ip.py",
+        "if options[at] in _SOURCE_ROUTES:",
+        "if False:",
+        f"{UNIT}/packet/test_ip.py::test_packet_that_would_steer_a_link_is_refused",
+    ),
+    Mutant(
+        "any project",
+        "proxy/credentials/judge.py",
+        "    _check_project(peer, own)\n",
+        "",
+        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+    ),
+    Mutant(
+        "any time",
+        "proxy/credentials/judge.py",
+        "    _check_times(chain_untrusted, wall)\n",
+        "",
+        f"{SIM}::test_calling_peer_with_a_wrong_certificate_is_refused_and_hears_of_it",
+    ),
+    Mutant(
+        "our own addresses in another's certificate",
+        "proxy/credentials/judge.py",
+        "    _check_not_ourselves(peer, own)\n",
+        "",
+        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+    ),
+    Mutant(
+        "whoever answers",
+        "proxy/credentials/judge.py",
+        "        _check_called(peer, called)\n",
+        "        pass\n",
+        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+    ),
+    Mutant(
+        "any name of the pod",
+        "proxy/credentials/certificate.py",
+        "if dns[0] != pod_dns_name(pod, identity.namespace):",
+        "if False:",
+        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+    ),
+    Mutant(
+        "any authority",
+        "proxy/session/tls.py",
+        '            self._refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")\n'
+        "            return False\n",
+        "",
+        f"{SIM}::test_peer_of_another_authority_is_refused",
+    ),
+    Mutant(
+        "no certificate needed",
+        "proxy/session/tls.py",
+        "SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT",
+        "SSL.VERIFY_PEER",
+        f"{UNIT}/session/test_tls.py::test_peer_without_certificate_is_refused",
+        also=("proxy/credentials/judge.py", "raise Dropped(Drop.NO_CERTIFICATE)", "return own"),
+    ),
+    Mutant(
+        "any ALPN",
+        "proxy/session/tls.py",
+        "            or connection.get_alpn_proto_negotiated() != PROTOCOL\n",
+        "",
+        f"{UNIT}/session/test_tls.py::test_responder_without_alpn_is_refused_for_that",
+    ),
+    Mutant(
+        "any key-exchange group",
+        "proxy/session/tls.py",
+        "            or group != self._group\n",
+        "",
+        f"{UNIT}/session/test_tls.py::test_peer_that_offers_only_a_classical_group_is_refused",
+    ),
+    Mutant(
+        "a refused peer gets our Finished",
+        "proxy/session/tls.py",
+        "            except Dropped as refusal:\n                self._refusal = refusal\n                return False\n",
+        "            except Dropped:\n                pass\n",
+        f"{UNIT}/session/test_tls.py::test_refused_responder_never_gets_our_finished",
+    ),
+    Mutant(
+        "strangers end a handshake that waits for DONE",
+        "proxy/session/tls.py",
+        "            if refusal.reason is Drop.PEER_REFUSED:\n                raise refusal from None",
+        "            raise refusal from None",
+        f"{UNIT}/session/test_tls.py::test_strangers_bytes_after_the_handshake_change_nothing",
+    ),
+    Mutant(
+        "the responder moves before a record opened",
+        "proxy/session/answers.py",
+        "                session = self._table.establish(responder, now)\n",
+        "                session = self._table.establish(responder, now)\n"
+        "                self._table._promote(session, now)\n",
+        f"{SIM}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
+    ),
+    Mutant(
+        "receiver index not bound",
+        "proxy/session/keys.py",
+        "        (responder.index, 4),\n",
+        "",
+        f"{SIM}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
+    ),
+    Mutant(
+        "every HINT is believed",
+        "proxy/session/table.py",
+        "if not recent or not self._pairs[pair_key(session.peer)].heed_hint(now):",
+        "if False:",
+        f"{SIM}::test_forged_hint_starts_a_handshake_at_most_and_rarely",
+    ),
+    Mutant(
+        "HINTs without end",
+        "proxy/session/table.py",
+        "if self._hints[bucket] < _HINTS_A_BUCKET:",
+        "if True:",
+        f"{SIM}::test_hints_are_few_however_many_strange_records_come",
+    ),
+    Mutant(
+        "a finished handshake's copies begin another",
+        "proxy/session/answers.py",
+        "if header.responder_id or key in self._tombstones:",
+        "if header.responder_id:",
+        f"{SIM}::test_late_copy_of_a_finished_handshake_begins_no_other",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of what the tests need."""
+    to = tmp_path_factory.mktemp("tree")
+    for folder in ("proxy", "ca", "policy", "tests"):
+        shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "tencrypt.py"):
+        shutil.copy(ROOT / file, to)
+    return to
+
+
+def run(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test]
+    # The tree stands before the installed package on the path.
+    env = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=tree, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_check_cannot_be_lost_unnoticed(mutant: Mutant, copy: Path) -> None:
+    wholes = {copy / file: (copy / file).read_text() for file, _, _ in mutant.edits()}
+    for file, old, new in mutant.edits():
+        text = (copy / file).read_text()
+        assert text.count(old) == 1, f"{file} holds the check {text.count(old)} times"
+        (copy / file).write_text(text.replace(old, new))
+    try:
+        result = run(copy, mutant.test)
+    finally:
+        for path, whole in wholes.items():
+            path.write_text(whole)
+    assert result.returncode == 1, result.stdout[-2000:] + result.stderr[-2000:]
+    assert " failed" in result.stdout.splitlines()[-1]
