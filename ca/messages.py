@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -190,16 +190,7 @@ def parse_fingerprint(text_untrusted: str) -> str:
 
 def encode(message: SignRequest | SignResponse | Bundle | ErrorResponse) -> bytes:
     """Return a message as JSON."""
-    match message:
-        case SignRequest(csr):
-            fields: dict[str, object] = {"csr": csr}
-        case SignResponse(chain, roots, time):
-            fields = {"chain": chain, "roots": roots, "time": time}
-        case Bundle(roots):
-            fields = {"roots": roots}
-        case ErrorResponse(code, text):
-            fields = {"code": code, "message": text}
-    return json.dumps(fields).encode()
+    return json.dumps(asdict(message)).encode()
 
 
 def parse_sign_request(data_untrusted: bytes) -> SignRequest:
@@ -272,6 +263,8 @@ def _to_base64(data: bytes) -> str:
 
 def _from_base64(text_untrusted: str) -> bytes:
     try:
-        return base64.b64decode(text_untrusted + "=" * (-len(text_untrusted) % 4), b"-_", validate=True)
+        return base64.b64decode(
+            text_untrusted + "=" * (-len(text_untrusted) % 4), b"-_", validate=True
+        )
     except (ValueError, binascii.Error):
         raise MessageError("base64url") from None

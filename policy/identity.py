@@ -14,7 +14,9 @@ LONGEST_URI: Final = 2048
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 # Kubernetes bounds a subdomain's length, not that of its labels.
-_SUBDOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
+_SUBDOMAIN: Final = re.compile(
+    r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
+)
 _LONGEST_SUBDOMAIN: Final = 253
 _POD_URI: Final = re.compile(r"spiffe://([^/]+)/ns/([^/]+)/sa/([^/]+)")
 

@@ -195,7 +195,8 @@ MUTANTS = [
     Mutant(
         "a refused peer gets our Finished",
         "proxy/session/tls.py",
-        "            except Dropped as refusal:\n                self._refusal = refusal\n                return False\n",
+        "            except Dropped as refusal:\n"
+        "                self._refusal = refusal\n                return False\n",
         "            except Dropped:\n                pass\n",
         f"{UNIT}/session/test_tls.py::test_refused_responder_never_gets_our_finished",
     ),

@@ -4,6 +4,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 from support.pki import START
@@ -133,9 +134,8 @@ class World:
             for _ in range(copies):
                 if self.random.random() >= self.weather.loss:
                     delay = self.weather.delay + self.random.random() * self.weather.jitter
-                    self.at(
-                        self.now + delay, lambda data=changed: self._deliver(data, source, endpoint)
-                    )  # type: ignore[misc]
+                    deliver = partial(self._deliver, changed, source, endpoint)
+                    self.at(self.now + delay, deliver)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

@@ -166,8 +166,8 @@ def test_a_fingerprint_may_be_written_as_openssl_prints_it() -> None:
             "pod.toml:9: session_prot is not a setting: did you mean session_port?",
         ),
         (
-            "[token]\n",
-            "pod.toml:1: token = ...: "
+            file_text(token=None) + "[token]\n",
+            "pod.toml:8: token = ...: "
             "a join token as `tencrypt ca token` prints it, or token_file instead",
         ),
         (
@@ -356,13 +356,12 @@ def test_the_token_shows_in_no_error_and_no_repr() -> None:
 
 
 def test_an_error_names_the_line_that_sets_the_key_and_not_one_that_looks_like_it() -> None:
-    text = (
-        'trust_domain = """\nsession_port = 1\n"""\n'
-        '# session_port = 2\nmembers = [\n  "session_port = 3",\n]\n'
+    text = file_text(
+        members='[\n  "10.0.0.0/24",\n  # session_port = 1\n]',
+        admin_socket='"""\nsession_port = 2\n"""',
     )
-    assert mistake(f"{text}token = 1\n").startswith("pod.toml:8: token = ...: ")
-    good = file_text(members='[\n  "10.0.0.0/24",\n  # session_port = 1\n]')
-    assert mistake(good + "'session_port' = 0\n").startswith("pod.toml:12: session_port = 0: ")
+    line = mistake(text + "# session_port = 3\n'session_port' = 0\n")
+    assert line == "pod.toml:16: session_port = 0: a port from 1 to 65535"
 
 
 def test_every_setting_is_explained() -> None:

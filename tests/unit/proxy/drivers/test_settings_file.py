@@ -39,7 +39,7 @@ def test_a_mistake_is_told_under_the_name_the_user_gave(
 
 
 def test_without_a_file_the_environments_names_are_asked_for() -> None:
-    with pytest.raises(SettingsError, match=r"^TENCRYPT_TOKEN is missing: a join token"):
+    with pytest.raises(SettingsError, match=r"^TENCRYPT_TRUST_DOMAIN is missing: a SPIFFE"):
         load(None, {}, WALL)
 
 
