@@ -60,17 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Help and wrong usage raise SystemExit (0, 2)."""
     words = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    args = parser(command).parse_args(words)
-    func: Callable[[argparse.Namespace], int] = args.func
     try:
-        code = func(args)
-        sys.stdout.flush()
+        try:
+            args = parser(command).parse_args(words)
+            func: Callable[[argparse.Namespace], int] = args.func
+            return func(args)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return code
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
+from ca.messages import SignResponse
 from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.drivers import admin, ca_client, clock, logs
@@ -100,31 +101,11 @@ class _Daemon:
         self._stop.set()
 
     async def _obtain(self) -> tuple[Credential, float]:
-        """Return a fresh credential and Unix time less loop time by the CA's clock."""
-        loop, settings = asyncio.get_running_loop(), self._settings
+        """Return a fresh credential, and Unix time less loop time by the CA's clock."""
         key, csr = make_key_and_csr()
-        deadline, pause = loop.time() + CA_PATIENCE, _FIRST_PAUSE
-        while True:
-            try:
-                answer = await ca_client.obtain(
-                    settings.ca_address,
-                    settings.ca_root_fingerprint,
-                    settings.trust_domain,
-                    settings.token,
-                    csr,
-                )
-                break
-            except ca_client.CaUnreachable as error:
-                if loop.time() + pause > deadline:
-                    raise
-                logs.event(
-                    "ca_unreachable", logging.WARNING, ca=settings.ca_address, message=str(error)
-                )
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LAST_PAUSE)
+        answer = await self._ask_patiently(csr)
         chain, roots = "".join(answer.chain), "".join(answer.roots)
         credential = build_credential(key, chain.encode(), roots.encode())
-        offset = answer.time - loop.time()
         logs.event(
             "certificate_issued",
             serial=f"{credential.own.serial:x}",
@@ -133,7 +114,32 @@ class _Daemon:
             seconds=round(credential.own.not_after - answer.time),
             clock_offset=round(answer.time - clock.wall(), 3),
         )
-        return credential, offset
+        return credential, answer.time - asyncio.get_running_loop().time()
+
+    async def _ask_patiently(self, csr: bytes) -> SignResponse:
+        """Ask the CA until it answers or our patience ends: it may start at the same moment as we do."""
+        loop, settings = asyncio.get_running_loop(), self._settings
+        deadline, pause = loop.time() + CA_PATIENCE, _FIRST_PAUSE
+        while True:
+            try:
+                return await ca_client.obtain(
+                    settings.ca_address,
+                    settings.ca_root_fingerprint,
+                    settings.trust_domain,
+                    settings.token,
+                    csr,
+                )
+            except ca_client.CaUnreachable as error:
+                if loop.time() + pause > deadline:
+                    raise
+                logs.event(
+                    "ca_unreachable",
+                    logging.WARNING,
+                    ca=settings.ca_address,
+                    message=str(error),
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
 
     @contextlib.asynccontextmanager
     async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
@@ -145,7 +151,7 @@ class _Daemon:
         members = Members(settings.members)
         outbound = Outbound(table, own, members, self._place.tunnel_mtu, self._drops)
         inbound = Inbound(table, own, self._drops)
-        sockets = {
+        sockets: dict[int, SessionSocket] = {
             a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses
         }
         pump = Pump(

@@ -1,6 +1,6 @@
 """A test CA that issues any certificate, also wrong ones: the real CA refuses to."""
 
-import datetime
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -13,11 +13,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from proxy.credentials.certificate import parse_pod_certificate
 from proxy.credentials.credential import Credential
 
-START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """Simulations begin here; wall clock = START + simulated seconds."""
 
 BOTH_ENDS = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
-HOUR = datetime.timedelta(hours=1)
+HOUR = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Leaf:
     service_account: str = "web"
     uris: Sequence[str] | None = None
     dns: str | None = None
-    begins: datetime.datetime = START - HOUR
-    ends: datetime.datetime = START + 24 * HOUR
+    begins: dt.datetime = START - HOUR
+    ends: dt.datetime = START + 24 * HOUR
     purposes: Sequence[ObjectIdentifier] = BOTH_ENDS
     is_ca: bool = False
 

@@ -1,0 +1,74 @@
+# `make demo` shows what Tencrypt does; `make test` shows that it does it. Both set up what they need.
+# On Debian, as root: programs and pods' namespaces need that, and are named before anything is done.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint format venv wheel lock clean programs
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+LOCKED := requirements/runtime.txt requirements/dev.txt
+TIERS := tests/unit tests/sim tests/netns tests/package
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
+
+help:
+	@echo "make demo       one protected curl between two pods, told as a story (root)"
+	@echo "make test       every tier of tests that fits a few minutes (root)"
+	@echo "make test-full  all tests, the mutants too, with coverage (root)"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make format     let ruff lay out the code"
+	@echo "make venv       only the virtual environment, with .venv/bin/tencrypt"
+	@echo "make wheel      dist/tencrypt-*.whl"
+	@echo "make lock       resolve requirements/*.in anew"
+	@echo "make clean      remove what these have made"
+
+demo: programs venv
+	$(PYTHON) tests/demo/demo.py
+
+test: programs venv
+	$(PYTHON) -m pytest $(TIERS)
+
+test-full: programs venv
+	$(PYTHON) -m coverage run -m pytest
+	$(PYTHON) -m coverage report
+
+lint: venv
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: venv
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+programs:
+	@tests/prepare programs
+	@tests/prepare kernel
+
+# The stamp holds a hash of what the environment is made of: a new date alone remakes nothing.
+venv:
+	@sum=$$(cat $(LOCKED) pyproject.toml | sha256sum); \
+	if [ "$$(cat $(VENV)/.stamp 2>/dev/null)" != "$$sum" ]; then \
+	    python=$$(tests/prepare python); \
+	    echo "making $(VENV) with $$python"; \
+	    "$$python" -m venv --clear $(VENV); \
+	    $(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/dev.txt; \
+	    $(PIP) install --no-deps --no-build-isolation --no-index --editable .; \
+	    echo "$$sum" >$(VENV)/.stamp; \
+	fi
+
+wheel: venv
+	$(PYTHON) -m hatchling build --target wheel
+
+lock:
+	rm -rf build/lock && mkdir -p build
+	"$$(tests/prepare python)" -m venv build/lock
+	build/lock/bin/pip --disable-pip-version-check --quiet install pip-tools
+	cd requirements && for name in runtime dev; do CUSTOM_COMPILE_COMMAND="make lock" \
+	    ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file=$$name.txt $$name.in; done
+
+clean:
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find proxy ca policy tests -name __pycache__ -prune -exec rm -rf {} +
