@@ -30,7 +30,7 @@ LARGEST_BODY: Final = 16 * 1024
 MOST_ADDRESSES: Final = 16
 MOST_CERTIFICATES: Final = 8
 
-_TOKEN: Final = re.compile(r"tct1\.([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]{43})")
+_TOKEN: Final = re.compile(r"tct1\.([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})")
 _TOKEN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _FINGERPRINT: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _CODE: Final = re.compile(r"[a-z_]{1,40}")
@@ -155,7 +155,7 @@ def check_addresses(texts: tuple[str, ...]) -> tuple[Address, ...]:
         except ValueError:
             raise MessageError(f"address {text[:40]!r}: an IPv4 or IPv6 address") from None
         if isinstance(address, IPv6Address) and (address.scope_id or address.ipv4_mapped):
-            raise MessageError(f"address {text[:40]}: without scope, IPv4 as IPv4")
+            raise MessageError(f"address {text[:40]!r}: without scope, IPv4 as IPv4")
         if (
             address.is_multicast
             or address.is_loopback
@@ -252,8 +252,9 @@ def _texts(fields: dict[str, object], key: str, most: int) -> tuple[str, ...]:
     value = fields[key]
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         raise MessageError(f"{key}: a list of 1 to {most}")
-    if not all(isinstance(item, str) for item in value):
-        raise MessageError(f"{key}: a list of texts")
+    # All lists are of PEM blocks or addresses: ASCII, so that encoding them again cannot fail.
+    if not all(isinstance(item, str) and item.isascii() for item in value):
+        raise MessageError(f"{key}: a list of ASCII texts")
     return tuple(value)
 
 

@@ -1,6 +1,7 @@
 """`tencrypt run` and `tencrypt status`: what a pod's owner types."""
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -156,12 +157,15 @@ def _start(
     except OSError as error:
         return _say(f"admin_socket = {settings.admin_socket}: {error.strerror}", LACKING)
 
+    def load() -> None:
+        importlib.import_module("proxy.daemon")
+
     def start_daemon(channel: socket.socket, tun: Tun) -> int:
         from proxy import daemon
 
         return daemon.run(settings, daemon.Place(addresses, tunnel_mtu), channel, tun)
 
-    return agent.run(net, start_daemon)
+    return agent.run(net, start_daemon, load=load)
 
 
 def _make_run_directory(directory: Path, uid: int) -> None:

@@ -5,6 +5,11 @@ It runs under a UID of its own without any capability; what needs more, the net 
 
 import asyncio
 import contextlib
+
+# Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
+import encodings.ascii
+import encodings.idna
+import encodings.latin_1
 import logging
 import os
 import signal

@@ -51,16 +51,23 @@ class _Watch:
     status: int | None = None
 
 
-def run(settings: NetSettings, start_daemon: StartDaemon, *, netns: str | None = None) -> int:
+def run(
+    settings: NetSettings,
+    start_daemon: StartDaemon,
+    *,
+    load: Callable[[], object] = lambda: None,
+    netns: str | None = None,
+) -> int:
     """Set up, run the daemon until it ends or a signal asks for it, undo; return the exit code.
 
-    `netns` is entered first; None stays in the present namespace. The calling process must have
+    `load` imports what the daemon needs: in its process alone, and while it still may read where
+    Python is installed. `netns` is entered first; None stays in the present namespace. The calling process must have
     one thread. What goes wrong is one line on standard error.
     """
     # From here to the fork a signal waits: half a set-up is no place to end.
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
-        return _run(settings, start_daemon, netns, former)
+        return _run(settings, (load, start_daemon), netns, former)
     except PlanError as error:
         return _say(str(error), _USAGE)
     except MachineLacksError as error:
@@ -76,7 +83,7 @@ def run(settings: NetSettings, start_daemon: StartDaemon, *, netns: str | None =
 
 def _run(
     settings: NetSettings,
-    start_daemon: StartDaemon,
+    daemon: tuple[Callable[[], object], StartDaemon],
     netns: str | None,
     former: set[int],
 ) -> int:
@@ -89,7 +96,7 @@ def _run(
     child = os.fork()
     if child == 0:
         agents.close()
-        _be_daemon(settings, start_daemon, daemons, former)
+        _be_daemon(settings, daemon, daemons, former)
     daemons.close()
     with agents:
         privileges.keep_only_net_admin()
@@ -99,15 +106,17 @@ def _run(
 
 def _be_daemon(
     settings: NetSettings,
-    start_daemon: StartDaemon,
+    daemon: tuple[Callable[[], object], StartDaemon],
     channel: socket.socket,
     former: set[int],
 ) -> NoReturn:
     """Run the daemon in the child; never returns into the agent's code above."""
     code = _FAILED
+    load, start_daemon = daemon
     try:
         # A process group of its own: Ctrl-C reaches the agent alone, which asks for an orderly end.
         os.setpgid(0, 0)
+        load()
         tun = _attach()
         privileges.become_daemon(settings.uid, settings.gid)
         signal.pthread_sigmask(signal.SIG_SETMASK, former)

@@ -106,7 +106,7 @@ def keep_only_net_admin() -> None:
 
 def capabilities() -> dict[str, int]:
     """Return the five capability sets of this thread by their names in /proc (CapEff, ...)."""
-    status = Path("/proc/thread-self/status").read_text(encoding="ascii", errors="replace")
+    status = Path("/proc/thread-self/status").read_text(encoding="utf-8", errors="replace")
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     return {name: int(text, 16) for name, text in fields.items() if name.startswith("Cap")}
 

@@ -1,0 +1,154 @@
+"""The certificates of a project: its root, its pods' (X.509-SVID), and the CA service's own.
+
+All pass OpenSSL's X509_V_FLAG_X509_STRICT (RFC 5280). Every certificate begins a little in the past and none
+ends after the root.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from ca.messages import Address
+from ca.profile import ApprovedRequest
+from policy.identity import ca_uri, check_trust_domain, pod_dns_name
+
+BACKDATED: Final = timedelta(minutes=5)
+"""A pod joins before it knows the CA's time: a clock that lags must not make a new certificate invalid."""
+
+COMMON_NAME: Final = "Tencrypt project CA"
+
+_POD_PURPOSES: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A root and its key."""
+
+    root: x509.Certificate
+    key: EllipticCurvePrivateKey = field(repr=False)
+
+
+def make_root(
+    key: EllipticCurvePrivateKey, trust_domain: str, wall: datetime, life: timedelta
+) -> x509.Certificate:
+    """Return a self-signed root that names its trust domain (X.509-SVID section 4.1).
+
+    Path length 1: beside leaves it may sign intermediates, as a new root's cross-certificate, but these
+    nothing but leaves.
+    """
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)])
+    identity = x509.SubjectAlternativeName(
+        [x509.UniformResourceIdentifier(f"spiffe://{check_trust_domain(trust_domain)}")]
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    begins = wall.replace(microsecond=0)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - BACKDATED)
+        .not_valid_after(begins + life)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(identity, critical=False)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def trust_domain_of(root: x509.Certificate) -> str:
+    """Return the trust domain that a root is for; raises ValueError where it names none."""
+    try:
+        names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise ValueError("the root names no trust domain") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1 or not uris[0].startswith("spiffe://"):
+        raise ValueError("the root names no trust domain")
+    return check_trust_domain(uris[0].removeprefix("spiffe://"))
+
+
+def pod_certificate(
+    issuer: Issuer, approved: ApprovedRequest, wall: datetime, life: timedelta
+) -> x509.Certificate:
+    """Return a pod's certificate: whatever it says comes from the claims."""
+    claims = approved.claims
+    names: list[x509.GeneralName] = [
+        x509.UniformResourceIdentifier(claims.identity.uri),
+        x509.DNSName(pod_dns_name(claims.pod, claims.namespace)),
+        *(x509.IPAddress(address) for address in claims.addresses),
+    ]
+    return _sign_leaf(issuer, approved.public_key, names, _POD_PURPOSES, (wall, life))
+
+
+def server_certificate(
+    issuer: Issuer,
+    public_key: EllipticCurvePublicKey,
+    addresses: Iterable[Address],
+    wall: datetime,
+    life: timedelta,
+) -> x509.Certificate:
+    """Return the CA service's own certificate; clients go by its URI, people's tools by its addresses."""
+    names: list[x509.GeneralName] = [
+        x509.UniformResourceIdentifier(ca_uri(trust_domain_of(issuer.root))),
+        *(x509.IPAddress(address) for address in addresses),
+    ]
+    purposes = (ExtendedKeyUsageOID.SERVER_AUTH,)
+    return _sign_leaf(issuer, public_key, names, purposes, (wall, life))
+
+
+def _sign_leaf(
+    issuer: Issuer,
+    public_key: EllipticCurvePublicKey,
+    names: list[x509.GeneralName],
+    purposes: Iterable[ObjectIdentifier],
+    time: tuple[datetime, timedelta],
+) -> x509.Certificate:
+    wall, life = time
+    begins = wall.replace(microsecond=0)
+    issuer_identifier = issuer.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(issuer.root.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - BACKDATED)
+        .not_valid_after(min(begins + life, issuer.root.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(is_ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        # Critical, for the subject is empty (RFC 5280 section 4.2.1.6).
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier.value),
+            critical=False,
+        )
+        .sign(issuer.key, hashes.SHA256())
+    )
+
+
+def _usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

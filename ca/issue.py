@@ -1,0 +1,166 @@
+"""One sign request from the token to the certificate.
+
+In this order:
+
+1. `authenticate`: the token is one that this CA made and its time is not over; nothing else of a stranger's
+   request is read before.
+2. `issue`: no other token's certificate holds one of its addresses,
+3. the CSR asks for nothing and proves its key,
+4. the backend signs what the token's record says,
+5. the lease is on record before the certificate leaves.
+
+A token may be used again until it expires: a pod that is restarted comes back with a new key and the same
+claims. Two requests at once are the caller's to keep apart: between 2 and 5 nothing may come in between.
+"""
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca.messages import (
+    Address,
+    JoinClaims,
+    MessageError,
+    SignResponse,
+    parse_sign_request,
+    parse_token,
+    token_hash,
+)
+from ca.profile import ApprovedRequest, judge_csr
+from ca.refusal import Refusal, Refused
+
+_BEARER: Final = "Bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What the CA keeps of a token that it made: its hash, and what it entitles to."""
+
+    hash: str
+    claims: JoinClaims
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Addresses held by a token until the last of its certificates ends (Unix seconds).
+
+    ``serial`` is the newest certificate's, hexadecimal.
+    """
+
+    token: str
+    pod: str
+    namespace: str
+    addresses: tuple[Address, ...]
+    serial: str
+    until: int
+
+
+class Store(Protocol):
+    """Tokens and leases, read anew at each call."""
+
+    def token(self, token_id: str) -> TokenRecord | None:
+        """Return the token made under this id."""
+
+    def leases(self) -> Iterable[Lease]:
+        """Return at most one lease a token, ended ones too."""
+
+    def record(self, lease: Lease, wall: datetime) -> None:
+        """Put the lease in the place of its token's earlier one, durably; ended ones may go."""
+
+
+class Backend(Protocol):
+    """What holds the CA's key, and signs."""
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """The project's roots."""
+
+    def sign(
+        self, approved: ApprovedRequest, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
+        """Return the chain, leaf first, without the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The answer to the pod, and what went on record for it."""
+
+    response: SignResponse
+    lease: Lease
+
+
+def authenticate(authorization_untrusted: str, store: Store, wall: datetime) -> JoinClaims:
+    """Return the claims on record for the token of an Authorization header (RFC 6750 section 2.1)."""
+    unknown = Refused(Refusal.UNKNOWN_TOKEN, "a join token that this CA has made is needed")
+    token_untrusted = authorization_untrusted.removeprefix(_BEARER)
+    if token_untrusted == authorization_untrusted:
+        raise unknown
+    try:
+        record = store.token(parse_token(token_untrusted).id)
+    except MessageError:
+        raise unknown from None
+    # From here on only the record counts: what the token says of itself was needed to find it.
+    if record is None or not hmac.compare_digest(record.hash, token_hash(token_untrusted)):
+        raise unknown
+    if wall.timestamp() >= record.claims.expires:
+        raise Refused(Refusal.EXPIRED_TOKEN, f"the token expired {_text(record.claims.expires)}")
+    return record.claims
+
+
+def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
+    claims: JoinClaims,
+    body_untrusted: bytes,
+    store: Store,
+    backend: Backend,
+    *,
+    wall: datetime,
+    life: timedelta,
+) -> Issued:
+    """Sign for an authenticated caller and record it; raise `Refused` where that may not be."""
+    _check_addresses_free(claims, store.leases(), wall)
+    try:
+        request = parse_sign_request(body_untrusted)
+    except MessageError as error:
+        raise Refused(Refusal.MALFORMED, str(error)) from None
+    approved = judge_csr(request.csr, claims)
+    if any(root.not_valid_after_utc <= wall for root in backend.roots):
+        raise Refused(Refusal.ROOT_ENDED, "the CA's root has ended")
+    chain = backend.sign(approved, wall, life)
+    lease = _lease(claims, chain[0], store.leases())
+    store.record(lease, wall)
+    return Issued(SignResponse(_pem(chain), _pem(backend.roots), wall.timestamp()), lease)
+
+
+def _check_addresses_free(claims: JoinClaims, leases: Iterable[Lease], wall: datetime) -> None:
+    now = wall.timestamp()
+    for lease in leases:
+        if lease.token == claims.id or lease.until <= now:
+            continue
+        for address in claims.addresses:
+            if address in lease.addresses:
+                raise Refused(
+                    Refusal.ADDRESS_HELD,
+                    f"{address} is held until {_text(lease.until)} by pod {lease.pod},"
+                    f" which joined with another token",
+                )
+
+
+def _lease(claims: JoinClaims, leaf: x509.Certificate, leases: Iterable[Lease]) -> Lease:
+    # An earlier certificate may outlive this one, where the CA's certificates have become shorter.
+    earlier = max((lease.until for lease in leases if lease.token == claims.id), default=0)
+    until = max(earlier, int(leaf.not_valid_after_utc.timestamp()))
+    serial = f"{leaf.serial_number:x}"
+    return Lease(claims.id, claims.pod, claims.namespace, claims.addresses, serial, until)
+
+
+def _pem(certificates: Iterable[x509.Certificate]) -> tuple[str, ...]:
+    return tuple(c.public_bytes(Encoding.PEM).decode("ascii") for c in certificates)
+
+
+def _text(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

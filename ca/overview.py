@@ -1,0 +1,111 @@
+"""What `tencrypt ca show` says of a CA: plain data for programs, tables for people."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca.certificates import trust_domain_of
+from ca.issue import Lease, TokenRecord
+from ca.messages import Address, JoinClaims, root_fingerprint
+
+JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The root, and what of tokens and leases is still good."""
+
+    root: x509.Certificate
+    tokens: tuple[JoinClaims, ...]
+    leases: tuple[Lease, ...]
+
+
+def look(
+    root: x509.Certificate,
+    tokens: Iterable[TokenRecord],
+    leases: Iterable[Lease],
+    wall: datetime,
+) -> Overview:
+    """Return what is good at ``wall``."""
+    now = wall.timestamp()
+    return Overview(
+        root,
+        tuple(token.claims for token in tokens if token.claims.expires > now),
+        tuple(lease for lease in leases if lease.until > now),
+    )
+
+
+def to_json(overview: Overview) -> JsonObject:
+    """Return it for programs; times in Unix seconds."""
+    root = overview.root
+    return {
+        "trust_domain": trust_domain_of(root),
+        "root": {
+            "subject": root.subject.rfc4514_string(),
+            "fingerprint": _fingerprint(root),
+            "not_before": int(root.not_valid_before_utc.timestamp()),
+            "not_after": int(root.not_valid_after_utc.timestamp()),
+        },
+        "tokens": [
+            asdict(each) | {"addresses": _texts(each.addresses)} for each in overview.tokens
+        ],
+        "leases": [
+            asdict(each) | {"addresses": _texts(each.addresses)} for each in overview.leases
+        ],
+    }
+
+
+def draw(overview: Overview) -> str:
+    """Return it for a terminal."""
+    root = overview.root
+    begins, ends = root.not_valid_before_utc, root.not_valid_after_utc
+    tokens = [
+        (t.id, f"{t.namespace}/{t.pod}", _time(t.expires), " ".join(_texts(t.addresses)))
+        for t in overview.tokens
+    ]
+    leases = [
+        (
+            held.token,
+            f"{held.namespace}/{held.pod}",
+            _time(held.until),
+            " ".join(_texts(held.addresses)),
+        )
+        for held in overview.leases
+    ]
+    lines = [
+        f"trust domain  {trust_domain_of(root)}",
+        f"root          {root.subject.rfc4514_string()}",
+        f"fingerprint   {_fingerprint(root)}",
+        f"valid         {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
+        "",
+        *_table("live join tokens", ("token", "pod", "expires", "addresses"), tokens),
+        "",
+        *_table("addresses in use", ("token", "pod", "until", "addresses"), leases),
+    ]
+    return "\n".join(lines)
+
+
+def _fingerprint(root: x509.Certificate) -> str:
+    return root_fingerprint(root.public_bytes(Encoding.DER))
+
+
+def _texts(addresses: Iterable[Address]) -> list[str]:
+    return [str(address) for address in addresses]
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return [f"{title}: none"]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    padded = (
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in (header, *rows)
+    )
+    return [f"{title}:", *(f"  {line.rstrip()}" for line in padded)]

@@ -1,0 +1,36 @@
+"""Why the CA refuses: one list for answers, audit lines and tests."""
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """The reason's stable code, as it travels in an error answer."""
+
+    MALFORMED = "malformed"
+    """The request is not of its form."""
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a code, no secret
+    """No token, or none that this CA has made."""
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - as above
+    """The token was this CA's, and its time is over."""
+    ADDRESS_HELD = "address_held"
+    """Another token's certificate for one of the addresses has not ended."""
+    CSR_MALFORMED = "csr_malformed"
+    """Not a CSR in PEM, or one that this CA cannot read."""
+    CSR_KEY = "csr_key"
+    """Not a P-256 key."""
+    CSR_SIGNATURE = "csr_signature"
+    """Not signed by its own key with ECDSA and SHA-256: whoever asks does not hold the key."""
+    CSR_ASKS = "csr_asks"
+    """A subject, extension or attribute: a CSR asks for nothing."""
+    ROOT_ENDED = "root_ended"
+    """The CA's own root has no life left to give."""
+
+
+class Refused(Exception):  # noqa: N818 - a judgement, not a failure
+    """A request is refused and nothing was changed; ``message`` is one line for the pod's owner."""
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        """Keep the code for programs and the line for people."""
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,189 @@
+"""A pod asks the project's CA for its certificate, going by the root's fingerprint alone.
+
+1. The bundle is fetched over TLS that verifies nothing: it is public. One root in it must have the pinned
+   fingerprint; from here on that root alone counts.
+2. The token goes over a second connection, which must chain to that root and name the CA's own id. A pod's
+   certificate chains to it too, so the name is checked inside the handshake: whoever answers with another one
+   never gets a byte of the token.
+"""
+
+import ssl
+from typing import Final
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from typing_extensions import override
+
+from ca.messages import (
+    LARGEST_BODY,
+    ErrorResponse,
+    MessageError,
+    SignRequest,
+    SignResponse,
+    encode,
+    parse_bundle,
+    parse_error,
+    parse_sign_response,
+    root_fingerprint,
+)
+from policy.identity import ca_uri
+
+PATIENCE: Final = 10.0
+"""Seconds for each of the two requests, connecting and handshake included."""
+
+
+class CaUnreachable(Exception):  # noqa: N818 - a state of the world, which may pass
+    """No answer from *our* CA: nothing answers, or what answers is not it, or it cannot work now.
+
+    Whoever is on the path can bring this about, so it says nothing about us and may be tried again.
+    """
+
+
+class CaRefused(Exception):  # noqa: N818 - the CA's judgement
+    """The CA, proven to be ours, refuses us; trying the same again will not help."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the CA's reason and its line for people."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+async def obtain(  # noqa: PLR0913 - the settings that name the CA, and what it is asked
+    address: str,
+    fingerprint: str,
+    trust_domain: str,
+    token: str,
+    csr_der: bytes,
+    *,
+    patience: float = PATIENCE,
+) -> SignResponse:
+    """Return what the CA at ``address`` (``https://host:port``) issues for the token and CSR.
+
+    Raises `CaRefused` or `CaUnreachable`. What the chain says is for the caller to judge.
+    """
+    root = _pinned_root(await _get_bundle(address, patience), fingerprint, address)
+    context = _ca_only_context(root, ca_uri(trust_domain))
+    csr_pem = x509.load_der_x509_csr(csr_der).public_bytes(Encoding.PEM).decode("ascii")
+    status, body_untrusted = await _request(
+        "POST",
+        f"{address}/v1/sign",
+        context,
+        patience=patience,
+        headers={"Authorization": f"Bearer {token}"},
+        body=encode(SignRequest(csr_pem)),
+    )
+    try:
+        if status == 200:
+            return parse_sign_response(body_untrusted)
+        refusal = parse_error(body_untrusted)
+    except MessageError as error:
+        raise CaUnreachable(f"{address} answered {status}, and not as a CA does: {error}") from None
+    raise _refused(address, status, refusal)
+
+
+async def _get_bundle(address: str, patience: float) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # see 1. above
+    status, body_untrusted = await _request(
+        "GET", f"{address}/v1/bundle", context, patience=patience
+    )
+    if status != 200:
+        raise CaUnreachable(f"{address} answered {status} when asked for its roots")
+    return body_untrusted
+
+
+def _pinned_root(bundle_untrusted: bytes, fingerprint: str, address: str) -> x509.Certificate:
+    try:
+        pems = parse_bundle(bundle_untrusted).roots
+        roots = [x509.load_pem_x509_certificate(pem.encode("ascii")) for pem in pems]
+    except ValueError:
+        raise CaUnreachable(f"{address} does not answer as a CA does") from None
+    for root in roots:
+        if root_fingerprint(root.public_bytes(Encoding.DER)) == fingerprint:
+            return root
+    offered = ", ".join(root_fingerprint(root.public_bytes(Encoding.DER)) for root in roots)
+    raise CaUnreachable(f"{address} has another root than ca_root_fingerprint says: {offered}")
+
+
+def _ca_only_context(root: x509.Certificate, uri: str) -> ssl.SSLContext:
+    """Return a context whose handshakes succeed with the CA service of this root and nobody else."""
+
+    class CaOnly(ssl.SSLObject):
+        @override
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            # Before this returns, neither our Finished nor a byte of ours has left.
+            der = self.getpeercert(binary_form=True)
+            if der is None or not _names_only(der, uri):
+                raise ssl.SSLCertVerificationError(f"its certificate is not for {uri}")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the URI is the name
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
+    context.sslobject_class = CaOnly
+    return context
+
+
+def _names_only(certificate_der: bytes, uri: str) -> bool:
+    try:
+        extensions = x509.load_der_x509_certificate(certificate_der).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return False
+    return names.get_values_for_type(x509.UniformResourceIdentifier) == [uri]
+
+
+async def _request(  # noqa: PLR0913 - one request in full
+    method: str,
+    url: str,
+    context: ssl.SSLContext,
+    *,
+    patience: float,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+) -> tuple[int, bytes]:
+    """Return status and body; no redirect, proxy, cookie or compression, and at most `LARGEST_BODY`."""
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=context, force_close=True),
+                timeout=aiohttp.ClientTimeout(total=patience),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            ) as session,
+            session.request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            ) as response,
+        ):
+            received = bytearray()
+            async for piece in response.content.iter_any():
+                received += piece
+                if len(received) > LARGEST_BODY:
+                    raise CaUnreachable(f"{url} answered more than {LARGEST_BODY} bytes")
+            return response.status, bytes(received)
+    except TimeoutError:
+        raise CaUnreachable(f"{url}: no answer in {patience:g} s") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise CaUnreachable(f"{url}: {_reason(error.certificate_error)}") from None
+    except aiohttp.ClientConnectorError as error:
+        raise CaUnreachable(f"{url}: {_reason(error.os_error)}") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise CaUnreachable(f"{url}: {str(error) or type(error).__name__}") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _refused(address: str, status: int, refusal: ErrorResponse) -> Exception:
+    if status >= 500 or status in {408, 429}:
+        return CaUnreachable(f"{address} cannot answer now: {refusal.message}")
+    return CaRefused(refusal.code, refusal.message)
