@@ -4,12 +4,8 @@ It runs under a UID of its own without any capability; what needs more, the net 
 """
 
 import asyncio
+import codecs
 import contextlib
-
-# Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
-import encodings.ascii
-import encodings.idna
-import encodings.latin_1
 import logging
 import os
 import signal
@@ -38,6 +34,9 @@ from proxy.settings import Settings
 from proxy.status import JsonObject, report
 
 FINE, FAILED, CA_REFUSED = 0, 1, 3
+
+# Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
+_CODECS: Final = tuple(codecs.lookup(name) for name in ("ascii", "idna", "latin-1"))
 
 CA_PATIENCE: Final = 30.0
 """Seconds for which an unreachable CA is asked again at start; whoever restarts us goes on after that."""

@@ -125,6 +125,8 @@ class Exchange:
             if self.proven is not None:
                 self.state = State.CONFIRMING
         fresh = self._out.append(self._tls.outgoing())
+        if self.proven is not None and not self.is_initiator:
+            return []  # DONE says more than an acknowledgement
         return self._flights(fresh) if fresh else self._acknowledge()
 
 

@@ -106,13 +106,17 @@ class TlsEnd:
         except SSL.Error as error:
             raise self._refusal or _explain(error) from None
         try:
-            return self._prove()
+            proven = self._prove()
         except Dropped:
             # Our Finished may lie in the BIO: a refused peer must not get it, but may be told.
             self.outgoing()
             if self._called is None:
                 self._connection.shutdown()
             raise
+        if self._called is None:
+            # Session tickets, which OpenSSL sends although none could be redeemed: pyOpenSSL cannot say 0.
+            self.outgoing()
+        return proven
 
     def outgoing(self) -> bytes:
         """Return what TLS wants sent to the peer."""

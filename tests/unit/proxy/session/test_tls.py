@@ -160,6 +160,34 @@ def test_peer_without_certificate_is_refused(b: Credential) -> None:
     assert ours.refused.reason is Drop.NO_CERTIFICATE
 
 
+def test_session_cannot_be_resumed_past_the_judgement(a: Credential, b: Credential) -> None:
+    context, ours = plain_context(with_alpn, a), make_context(b)
+    first, second = Careless(context, calls=True), responder(b, ours)
+    first.step(b"")
+    second.step(first.outgoing())
+    first.step(second.outgoing())
+    # The ticket that OpenSSL writes after the handshake, taken out before `step` throws it away.
+    second._connection.bio_write(first.outgoing())
+    second._connection.do_handshake()
+    first._connection.bio_write(second.outgoing())
+    with pytest.raises(SSL.WantReadError):
+        first._connection.read(1)
+    session = first._connection.get_session()
+    assert session is not None
+
+    again = Careless(context, calls=True)
+    again._connection.set_session(session)
+    judged: list[int] = []
+    end = responder(b, ours)
+    end._connection.set_verify(
+        SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+        lambda _connection, _leaf, _error, depth, ok: judged.append(depth) or bool(ok),
+    )
+    _, outcome = talk(again, end)
+    assert outcome.proven is not None
+    assert 0 in judged
+
+
 def test_peer_of_tls_1_2_is_refused(a: Credential, b: Credential) -> None:
     def old(context: SSL.Context) -> None:
         with_alpn(context)
