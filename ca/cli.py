@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ca.drivers.server import Service
     from ca.messages import Address
 
-FINE, WRONG, LACKING = 0, 2, 4
+FINE, FAILED, WRONG, LACKING = 0, 1, 2, 4
 
 PASSPHRASE_VARIABLE: Final = "TENCRYPT_CA_PASSPHRASE"  # noqa: S105 - a variable's name
 
@@ -57,11 +57,11 @@ examples:
   tencrypt ca serve --dir /srv/tencrypt-ca --listen 10.0.1.1:8443 --passphrase-file pass
   TENCRYPT_CA_PASSPHRASE=... tencrypt ca serve --dir /srv/tencrypt-ca --listen [fd00::1]:8443 --ttl 1h"""
 
-_MAKE_TOKEN: Final = """\
+_JOIN: Final = """\
 Makes a join token and prints it, and nothing else, on standard output. The directory keeps its hash only.
 No passphrase is needed, and the server may be running. To void a token, delete DIR/tokens/ID.json."""
 
-_MAKE_TOKEN_EXAMPLES: Final = """\
+_JOIN_EXAMPLES: Final = """\
 examples:
   tencrypt ca token --dir /srv/tencrypt-ca --name nginx1 --namespace shop --service-account default \\
       --address 10.0.0.1 --address fd00::1 --ttl 7d >token"""
@@ -80,16 +80,16 @@ class _UsageError(Exception):
 
 def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
-    group = _add(subparsers, "ca", "the project's certificate authority", _CA, _CA_EXAMPLES)
+    group = _add(subparsers, "ca", "the project's certificate authority", (_CA, _CA_EXAMPLES))
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    init = _add(commands, "init", "make a CA", _INIT, _INIT_EXAMPLES, _init)
+    init = _add(commands, "init", "make a CA", (_INIT, _INIT_EXAMPLES), _init)
     init.add_argument("dir", metavar="DIR", type=Path, help="new or empty directory")
     init.add_argument("--trust-domain", metavar="TD", required=True, help="as shop.example")
     init.add_argument("--years", type=int, default=10, help="life of the root (default 10)")
     _add_passphrase(init)
 
-    serve = _add(commands, "serve", "run it over HTTPS", _SERVE, _SERVE_EXAMPLES, _serve)
+    serve = _add(commands, "serve", "run it over HTTPS", (_SERVE, _SERVE_EXAMPLES), _serve)
     _add_directory(serve)
     serve.add_argument(
         "--listen", metavar="ADDR:PORT", required=True, help="as 10.0.1.1:8443 or [fd00::1]:8443"
@@ -99,7 +99,7 @@ def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
     )
     _add_passphrase(serve)
 
-    token = _add(commands, "token", "make a join token", _MAKE_TOKEN, _MAKE_TOKEN_EXAMPLES, _token)
+    token = _add(commands, "token", "make a join token", (_JOIN, _JOIN_EXAMPLES), _token)
     _add_directory(token)
     token.add_argument("--name", metavar="POD", required=True, help="the pod's name")
     token.add_argument("--namespace", metavar="NS", required=True)
@@ -115,19 +115,19 @@ def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
         "--ttl", default="24h", help="how long it can be used (default 24h, at most 365d)"
     )
 
-    show = _add(commands, "show", "root, tokens, leases", _SHOW, _SHOW_EXAMPLES, _show)
+    show = _add(commands, "show", "root, tokens, leases", (_SHOW, _SHOW_EXAMPLES), _show)
     _add_directory(show)
     show.add_argument("--json", action="store_true", help="for programs; times in Unix seconds")
 
 
-def _add(  # noqa: PLR0913 - the parts of one command's help
+def _add(
     subparsers: "_Subparsers[argparse.ArgumentParser]",
     name: str,
     summary: str,
-    description: str,
-    epilog: str,
+    texts: tuple[str, str],
     command: Callable[[argparse.Namespace], int] | None = None,
 ) -> argparse.ArgumentParser:
+    description, epilog = texts
     parser = subparsers.add_parser(
         name,
         help=summary,
@@ -165,8 +165,11 @@ def _told_in_one_line(
             return command(args)
         except (_UsageError, DirectoryError) as error:
             return _say(f"{name}: {error}", WRONG)
-        except PermissionError as error:
-            return _say(f"{name}: {error.filename}: {error.strerror}", LACKING)
+        except BrokenPipeError:  # the reader has seen enough; the entry ends quietly
+            raise
+        except OSError as error:
+            code = LACKING if isinstance(error, PermissionError) else FAILED
+            return _say(f"{name}: {error.filename}: {error.strerror}", code)
 
     return run
 
@@ -309,13 +312,14 @@ def _duration(option: str, text: str, longest: timedelta) -> timedelta:
 def _passphrase(path: Path | None) -> bytes:
     """Return the passphrase of a file or the environment; the file counts where both are given."""
     if path is None:
-        passphrase = os.environ.get(PASSPHRASE_VARIABLE, "").encode()
+        passphrase = os.environb.get(PASSPHRASE_VARIABLE.encode(), b"")
         if not passphrase:
             raise _UsageError(f"no passphrase: give --passphrase-file or set {PASSPHRASE_VARIABLE}")
     else:
         passphrase = _first_line(path)
     if not 0 < len(passphrase) <= _LARGEST_PASSPHRASE:
-        raise _UsageError(f"{path}: its first line must hold 1 to {_LARGEST_PASSPHRASE} bytes")
+        where = path or PASSPHRASE_VARIABLE
+        raise _UsageError(f"{where}: a passphrase of 1 to {_LARGEST_PASSPHRASE} bytes")
     return passphrase
 
 

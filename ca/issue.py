@@ -22,8 +22,8 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca.lease import Lease, holder_of_addresses, lease_to
 from ca.messages import (
-    Address,
     JoinClaims,
     MessageError,
     SignResponse,
@@ -45,32 +45,17 @@ class TokenRecord:
     claims: JoinClaims
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Addresses held by a token until the last of its certificates ends (Unix seconds).
-
-    ``serial`` is the newest certificate's, hexadecimal.
-    """
-
-    token: str
-    pod: str
-    namespace: str
-    addresses: tuple[Address, ...]
-    serial: str
-    until: int
-
-
 class Store(Protocol):
     """Tokens and leases, read anew at each call."""
 
     def token(self, token_id: str) -> TokenRecord | None:
         """Return the token made under this id."""
 
-    def leases(self) -> Iterable[Lease]:
-        """Return at most one lease a token, ended ones too."""
+    def leases(self) -> tuple[Lease, ...]:
+        """Return at most one lease a token; ended ones may be among them."""
 
-    def record(self, lease: Lease, wall: datetime) -> None:
-        """Put the lease in the place of its token's earlier one, durably; ended ones may go."""
+    def put_leases(self, leases: Iterable[Lease]) -> None:
+        """Put these in the place of all earlier ones, durably."""
 
 
 class Backend(Protocol):
@@ -108,7 +93,8 @@ def authenticate(authorization_untrusted: str, store: Store, wall: datetime) -> 
     if record is None or not hmac.compare_digest(record.hash, token_hash(token_untrusted)):
         raise unknown
     if wall.timestamp() >= record.claims.expires:
-        raise Refused(Refusal.EXPIRED_TOKEN, f"the token expired {_text(record.claims.expires)}")
+        message = f"the token expired {_text(record.claims.expires)}"
+        raise Refused(Refusal.EXPIRED_TOKEN, message, record.claims)
     return record.claims
 
 
@@ -122,7 +108,8 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     life: timedelta,
 ) -> Issued:
     """Sign for an authenticated caller and record it; raise `Refused` where that may not be."""
-    _check_addresses_free(claims, store.leases(), wall)
+    leases = store.leases()
+    _check_addresses_free(claims, leases, wall)
     try:
         request = parse_sign_request(body_untrusted)
     except MessageError as error:
@@ -131,31 +118,24 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     if any(root.not_valid_after_utc <= wall for root in backend.roots):
         raise Refused(Refusal.ROOT_ENDED, "the CA's root has ended")
     chain = backend.sign(approved, wall, life)
-    lease = _lease(claims, chain[0], store.leases())
-    store.record(lease, wall)
-    return Issued(SignResponse(_pem(chain), _pem(backend.roots), wall.timestamp()), lease)
+    leases = lease_to(leases, claims, *_serial_and_end(chain[0]), wall.timestamp())
+    store.put_leases(leases)
+    response = SignResponse(_pem(chain), _pem(backend.roots), wall.timestamp())
+    return Issued(response, leases[-1])
+
+
+def _serial_and_end(leaf: x509.Certificate) -> tuple[str, int]:
+    return f"{leaf.serial_number:x}", int(leaf.not_valid_after_utc.timestamp())
 
 
 def _check_addresses_free(claims: JoinClaims, leases: Iterable[Lease], wall: datetime) -> None:
-    now = wall.timestamp()
-    for lease in leases:
-        if lease.token == claims.id or lease.until <= now:
-            continue
-        for address in claims.addresses:
-            if address in lease.addresses:
-                raise Refused(
-                    Refusal.ADDRESS_HELD,
-                    f"{address} is held until {_text(lease.until)} by pod {lease.pod},"
-                    f" which joined with another token",
-                )
-
-
-def _lease(claims: JoinClaims, leaf: x509.Certificate, leases: Iterable[Lease]) -> Lease:
-    # An earlier certificate may outlive this one, where the CA's certificates have become shorter.
-    earlier = max((lease.until for lease in leases if lease.token == claims.id), default=0)
-    until = max(earlier, int(leaf.not_valid_after_utc.timestamp()))
-    serial = f"{leaf.serial_number:x}"
-    return Lease(claims.id, claims.pod, claims.namespace, claims.addresses, serial, until)
+    held = holder_of_addresses(leases, claims, wall.timestamp())
+    if held is not None:
+        address, lease = held
+        raise Refused(
+            Refusal.ADDRESS_HELD,
+            f"{address} is held until {_text(lease.ends)} by pod {lease.pod}, which joined with another token",
+        )
 
 
 def _pem(certificates: Iterable[x509.Certificate]) -> tuple[str, ...]:

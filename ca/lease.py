@@ -8,13 +8,16 @@ from ca.messages import Address, JoinClaims
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Addresses held by a token until ``ends`` (Unix seconds); ``serial`` is of its latest certificate."""
+    """Addresses held by a token until ``ends`` (Unix seconds).
+
+    ``serial`` is its latest certificate's, hexadecimal.
+    """
 
     token_id: str
     pod: str
     namespace: str
     addresses: tuple[Address, ...]
-    serial: int
+    serial: str
     ends: int
 
 
@@ -39,9 +42,9 @@ def holder_of_addresses(
 
 
 def lease_to(
-    leases: Iterable[Lease], claims: JoinClaims, serial: int, ends: int, wall: float
+    leases: Iterable[Lease], claims: JoinClaims, serial: str, ends: int, wall: float
 ) -> tuple[Lease, ...]:
-    """Return the live leases with the one of ``claims`` begun or renewed."""
+    """Return the live leases with the one of ``claims`` begun or renewed, at the end."""
     others = []
     for lease in live_leases(leases, wall):
         if lease.token_id != claims.id:

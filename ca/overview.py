@@ -8,7 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.certificates import trust_domain_of
-from ca.issue import Lease, TokenRecord
+from ca.issue import TokenRecord
+from ca.lease import Lease, live_leases
 from ca.messages import Address, JoinClaims, root_fingerprint
 
 JsonObject = dict[str, object]
@@ -34,7 +35,7 @@ def look(
     return Overview(
         root,
         tuple(token.claims for token in tokens if token.claims.expires > now),
-        tuple(lease for lease in leases if lease.until > now),
+        live_leases(leases, now),
     )
 
 
@@ -68,9 +69,9 @@ def draw(overview: Overview) -> str:
     ]
     leases = [
         (
-            held.token,
+            held.token_id,
             f"{held.namespace}/{held.pod}",
-            _time(held.until),
+            _time(held.ends),
             " ".join(_texts(held.addresses)),
         )
         for held in overview.leases
@@ -83,7 +84,7 @@ def draw(overview: Overview) -> str:
         "",
         *_table("live join tokens", ("token", "pod", "expires", "addresses"), tokens),
         "",
-        *_table("addresses in use", ("token", "pod", "until", "addresses"), leases),
+        *_table("addresses in use", ("token", "pod", "ends", "addresses"), leases),
     ]
     return "\n".join(lines)
 

@@ -2,12 +2,16 @@
 
 from enum import StrEnum
 
+from ca.messages import JoinClaims
+
 
 class Refusal(StrEnum):
     """The reason's stable code, as it travels in an error answer."""
 
     MALFORMED = "malformed"
     """The request is not of its form."""
+    TOO_LARGE = "too_large"
+    """More bytes than any request takes."""
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a code, no secret
     """No token, or none that this CA has made."""
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 - as above
@@ -27,10 +31,14 @@ class Refusal(StrEnum):
 
 
 class Refused(Exception):  # noqa: N818 - a judgement, not a failure
-    """A request is refused and nothing was changed; ``message`` is one line for the pod's owner."""
+    """A request is refused and nothing was changed; ``message`` is one line for the pod's owner.
 
-    def __init__(self, reason: Refusal, message: str) -> None:
-        """Keep the code for programs and the line for people."""
+    ``claims`` are those of a genuine token that is refused itself.
+    """
+
+    def __init__(self, reason: Refusal, message: str, claims: JoinClaims | None = None) -> None:
+        """Keep the code for programs, the line for people, and whom it concerns."""
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+        self.claims = claims

@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from typing_extensions import override
 
 from ca.certificates import Issuer, make_root, pod_certificate, trust_domain_of
-from ca.issue import Backend, Lease, Store, TokenRecord
+from ca.issue import Backend, Store, TokenRecord
 from ca.keyfile import decrypt_key, encrypt_key
+from ca.lease import Lease
 from ca.messages import (
     JoinClaims,
     MessageError,
@@ -84,7 +85,7 @@ def _fresh_directory(directory: Path) -> Iterator[None]:
         directory.chmod(0o700)
         yield
     except BaseException:
-        for path in (*directory.glob("*"), *directory.glob(".*")):
+        for path in list(directory.iterdir()):
             path.rmdir() if path.is_dir() else path.unlink()
         if is_new:
             directory.rmdir()
@@ -163,23 +164,21 @@ class FileStore(Store):
             return None
 
     @override
-    def leases(self) -> list[Lease]:
+    def leases(self) -> tuple[Lease, ...]:
         path = self._directory / _LEASES
         try:
-            return [
+            return tuple(
                 Lease(**{**fields, "addresses": check_addresses(tuple(fields["addresses"]))})
                 for fields in json.loads(path.read_bytes())
-            ]
+            )
         except (ValueError, TypeError, KeyError, MessageError) as error:
             raise DirectoryError(f"{path}: damaged: {error}") from None
 
     @override
-    def record(self, lease: Lease, wall: datetime) -> None:
-        now = wall.timestamp()
-        others = (old for old in self.leases() if old.token != lease.token and old.until > now)
+    def put_leases(self, leases: Iterable[Lease]) -> None:
         fields = [
-            {**asdict(each), "addresses": [str(address) for address in each.addresses]}
-            for each in (*others, lease)
+            asdict(lease) | {"addresses": [str(address) for address in lease.addresses]}
+            for lease in leases
         ]
         _write(self._directory / _LEASES, json.dumps(fields, indent=1).encode() + b"\n")
 

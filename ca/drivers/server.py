@@ -38,6 +38,7 @@ REQUEST_SECONDS: Final = 10.0
 
 _STATUS: Final = {
     Refusal.MALFORMED: HTTPStatus.BAD_REQUEST,
+    Refusal.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Refusal.UNKNOWN_TOKEN: HTTPStatus.UNAUTHORIZED,
     Refusal.EXPIRED_TOKEN: HTTPStatus.UNAUTHORIZED,
     Refusal.ADDRESS_HELD: HTTPStatus.CONFLICT,
@@ -169,7 +170,7 @@ class _Handlers:
         try:
             authorization = request.headers.get("Authorization", "")
             claims = authenticate(authorization, service.store, service.wall())
-            body = await request.read()
+            body = await _read(request)
             issued = issue(
                 claims,
                 body,
@@ -179,7 +180,7 @@ class _Handlers:
                 life=service.life,
             )
         except Refused as refused:
-            who = _who(claims) | {"from": request.remote}
+            who = _who(claims or refused.claims) | {"from": request.remote}
             service.audit("refused", who | {"reason": refused.reason, "message": refused.message})
             return _error(_STATUS[refused.reason], refused.reason, refused.message)
         except (OSError, DirectoryError) as error:
@@ -188,9 +189,16 @@ class _Handlers:
         lease = issued.lease
         service.audit(
             "issued",
-            _who(claims) | {"serial": lease.serial, "until": lease.until, "from": request.remote},
+            _who(claims) | {"serial": lease.serial, "ends": lease.ends, "from": request.remote},
         )
         return _json(HTTPStatus.OK, encode(issued.response))
+
+
+async def _read(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refused(Refusal.TOO_LARGE, f"a request has at most {LARGEST_BODY} bytes") from None
 
 
 def _who(claims: JoinClaims | None) -> dict[str, object]:

@@ -7,6 +7,7 @@
    never gets a byte of the token.
 """
 
+import os
 import ssl
 from typing import Final
 
@@ -119,7 +120,7 @@ def _ca_only_context(root: x509.Certificate, uri: str) -> ssl.SSLContext:
             # Before this returns, neither our Finished nor a byte of ours has left.
             der = self.getpeercert(binary_form=True)
             if der is None or not _names_only(der, uri):
-                raise ssl.SSLCertVerificationError(f"its certificate is not for {uri}")
+                raise ssl.SSLCertVerificationError(1, f"its certificate is not for {uri}")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -180,6 +181,8 @@ async def _request(  # noqa: PLR0913 - one request in full
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio's own text repeats the address
     return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
 
 
