@@ -36,7 +36,7 @@ def judge_csr(csr_untrusted: str, claims: JoinClaims) -> ApprovedRequest:
         raise Refused(Refusal.CSR_MALFORMED, f"a CSR has at most {LARGEST_CSR} characters")
     try:
         return ApprovedRequest(_judge(csr_untrusted.encode("ascii")), claims)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise Refused(Refusal.CSR_MALFORMED, "not a PKCS #10 CSR in PEM") from None
 
 

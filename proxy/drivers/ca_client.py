@@ -30,6 +30,13 @@ from ca.messages import (
 )
 from policy.identity import ca_uri
 
+_UNREADABLE: Final = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 PATIENCE: Final = 10.0
 """Seconds for each of the two requests, connecting and handshake included."""
 
@@ -97,20 +104,20 @@ async def _get_bundle(address: str, patience: float) -> bytes:
     return body_untrusted
 
 
-def _pinned_root(bundle_untrusted: bytes, fingerprint: str, address: str) -> x509.Certificate:
+def _pinned_root(bundle_untrusted: bytes, fingerprint: str, address: str) -> bytes:
+    """Return the DER of the root that has the fingerprint; those that have not are never read."""
     try:
-        pems = parse_bundle(bundle_untrusted).roots
-        roots = [x509.load_pem_x509_certificate(pem.encode("ascii")) for pem in pems]
+        roots = [ssl.PEM_cert_to_DER_cert(pem) for pem in parse_bundle(bundle_untrusted).roots]
     except ValueError:
         raise CaUnreachable(f"{address} does not answer as a CA does") from None
-    for root in roots:
-        if root_fingerprint(root.public_bytes(Encoding.DER)) == fingerprint:
-            return root
-    offered = ", ".join(root_fingerprint(root.public_bytes(Encoding.DER)) for root in roots)
-    raise CaUnreachable(f"{address} has another root than ca_root_fingerprint says: {offered}")
+    offered = {root_fingerprint(der): der for der in roots}
+    if fingerprint not in offered:
+        listing = ", ".join(offered)
+        raise CaUnreachable(f"{address} has another root than ca_root_fingerprint says: {listing}")
+    return offered[fingerprint]
 
 
-def _ca_only_context(root: x509.Certificate, uri: str) -> ssl.SSLContext:
+def _ca_only_context(root_der: bytes, uri: str) -> ssl.SSLContext:
     """Return a context whose handshakes succeed with the CA service of this root and nobody else."""
 
     class CaOnly(ssl.SSLObject):
@@ -127,7 +134,7 @@ def _ca_only_context(root: x509.Certificate, uri: str) -> ssl.SSLContext:
     context.check_hostname = False  # the URI is the name
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
+    context.load_verify_locations(cadata=root_der)
     context.sslobject_class = CaOnly
     return context
 
@@ -136,7 +143,7 @@ def _names_only(certificate_der: bytes, uri: str) -> bool:
     try:
         extensions = x509.load_der_x509_certificate(certificate_der).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (ValueError, *_UNREADABLE):
         return False
     return names.get_values_for_type(x509.UniformResourceIdentifier) == [uri]
 

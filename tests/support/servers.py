@@ -195,7 +195,7 @@ def bulk_transfer(
     """
     block = b"".join(
         canary + noise[len(canary) :]
-        for noise in (random.Random(n).randbytes(1024) for n in range(64))  # noqa: S311 - no secret
+        for noise in (random.Random(n).randbytes(1024) for n in range(64))
     )
 
     def send() -> str:

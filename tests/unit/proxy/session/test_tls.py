@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from support.pki import START, Authority, Leaf
 from typing_extensions import override
 
@@ -179,10 +179,12 @@ def test_session_cannot_be_resumed_past_the_judgement(a: Credential, b: Credenti
     again._connection.set_session(session)
     judged: list[int] = []
     end = responder(b, ours)
-    end._connection.set_verify(
-        SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
-        lambda _connection, _leaf, _error, depth, ok: judged.append(depth) or bool(ok),
-    )
+
+    def judge(_tls: SSL.Connection, _leaf: crypto.X509, _error: int, depth: int, ok: int) -> bool:
+        judged.append(depth)
+        return bool(ok)
+
+    end._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, judge)
     _, outcome = talk(again, end)
     assert outcome.proven is not None
     assert 0 in judged

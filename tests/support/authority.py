@@ -1,0 +1,95 @@
+"""The project's real CA in this process: its directory, its server on loopback, and what pods ask of it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca.drivers import server
+from ca.drivers.file_backend import FileBackend, FileStore, create
+from ca.messages import JoinClaims, root_fingerprint
+from proxy.credentials.csr import make_key_and_csr
+
+PASSPHRASE = b"correct horse battery staple"
+TRUST_DOMAIN = "shop.example"
+DAY = timedelta(days=1)
+
+
+def make_claims(token_id: str = "0123456789abcdef", **changes: object) -> JoinClaims:
+    """Return a good pod's claims, valid for very long, with `changes`."""
+    fields = {
+        "id": token_id,
+        "trust_domain": TRUST_DOMAIN,
+        "pod": "web-1",
+        "namespace": "shop",
+        "service_account": "web",
+        "addresses": (ip_address("10.0.0.1"), ip_address("fd00::1")),
+        "expires": 1 << 39,
+        **changes,
+    }
+    return JoinClaims(**fields)  # type: ignore[arg-type] - the caller's names are the fields'
+
+
+def make_csr_pem() -> str:
+    """Return the CSR of a pod with a fresh key."""
+    csr = x509.load_der_x509_csr(make_key_and_csr()[1])
+    return csr.public_bytes(Encoding.PEM).decode("ascii")
+
+
+def now() -> datetime:
+    """Return the wall time, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - TLS judges by the real clock
+
+
+@dataclass
+class Authority:
+    """A CA's directory; its clock stands where `wall` is set, its audit lines are kept."""
+
+    directory: Path
+    wall: datetime = field(default_factory=now)
+    life: timedelta = DAY
+    audited: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the CA."""
+        self.root = create(self.directory, TRUST_DOMAIN, PASSPHRASE, self.wall, 3650 * DAY)
+        self.fingerprint = root_fingerprint(self.root.public_bytes(Encoding.DER))
+        self.store = FileStore(self.directory)
+        self.backend = FileBackend.open(self.directory, PASSPHRASE)
+
+    @property
+    def address(self) -> str:
+        """Where it serves."""
+        return f"https://127.0.0.1:{self.port}"
+
+    def token(
+        self, token_id: str = "0123456789abcdef", addresses: Sequence[str] = ("10.0.0.1",)
+    ) -> str:
+        """Make a join token, valid for a day."""
+        expires = int((self.wall + DAY).timestamp())
+        named = tuple(map(ip_address, addresses))
+        return self.store.make_token(make_claims(token_id, addresses=named, expires=expires))
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """What was audited under this name."""
+        return [fields for event, fields in self.audited if event == name]
+
+    @contextlib.asynccontextmanager
+    async def serving(self, server_life: timedelta = DAY) -> AsyncIterator["Authority"]:
+        """Serve on loopback while the body runs."""
+        service = server.Service(
+            self.store,
+            self.backend,
+            self.life,
+            lambda: self.wall,
+            lambda event, fields: self.audited.append((event, fields)),
+        )
+        async with server.serve(service, ip_address("127.0.0.1"), 0, server_life) as port:
+            self.port = port
+            yield self
