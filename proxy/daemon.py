@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -23,7 +24,7 @@ from proxy.drivers import admin, ca_client, clock, logs
 from proxy.drivers.pump import Pump
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import SessionSocket
-from proxy.drops import Drops
+from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.flow.members import Members
 from proxy.inbound import Inbound
@@ -77,9 +78,12 @@ class _Daemon:
         self._settings, self._place, self._channel, self._tun = settings, place, channel, tun
         self._drops: Drops = Drops()
         self._stop = asyncio.Event()
+        self._code = FINE
+        self._bug_told = 0.0
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._tell_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._channel.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -95,7 +99,7 @@ class _Daemon:
         async with self._serve(credential, wall_offset):
             await self._stop.wait()
         logs.event("stopped", pod=self._settings.name)
-        return FINE
+        return self._code
 
     def _hear_agent(self) -> None:
         # Whatever the agent says, or its end of file, means the same: stop.
@@ -119,6 +123,23 @@ class _Daemon:
             clock_offset=round(answer.time - clock.wall(), 3),
         )
         return credential, answer.time - asyncio.get_running_loop().time()
+
+    def _tunnel_gone(self, error: OSError) -> None:
+        if not self._stop.is_set():
+            logs.event("tunnel_gone", logging.ERROR, message=str(error))
+        self._code = FAILED
+        self._stop.set()
+
+    def _tell_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        # What hostile bytes bring about must neither end the daemon nor fill its log.
+        self._drops[Drop.BUG] += 1
+        error = context.get("exception")
+        if loop.time() >= self._bug_told + 1 and isinstance(error, BaseException):
+            self._bug_told = loop.time()
+            trace = traceback.format_exception(error)
+            logs.event(
+                "bug", logging.ERROR, message=context.get("message"), exception="".join(trace)
+            )
 
     async def _ask_patiently(self, csr: bytes) -> SignResponse:
         """Ask the CA until it answers or our patience ends: it may start at the same moment as we do."""
@@ -166,6 +187,7 @@ class _Daemon:
             inbound=inbound,
             drops=self._drops,
             tell=_log_event,
+            fail=self._tunnel_gone,
         )
 
         def status() -> JsonObject:

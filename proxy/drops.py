@@ -50,6 +50,7 @@ class Drop(StrEnum):
     TOO_BIG = "too_big"  # does not fit one record
     SOCKET = "socket"  # the kernel took no datagram
     TUN = "tun"  # the kernel took no packet
+    BUG = "bug"  # an exception that should not be: the log has it
 
 
 Drops = Counter[Drop]

@@ -32,11 +32,15 @@ class Pump:
         inbound: Inbound,
         drops: Drops,
         tell: Callable[[Event], None],
+        fail: Callable[[OSError], None],
     ) -> None:
-        """Join devices and cores; ``sockets`` by IP version, ``tell`` hears each event."""
+        """Join devices and cores; ``sockets`` by IP version.
+
+        ``tell`` hears each event, ``fail`` that tenc0 is gone.
+        """
         self._tun, self._sockets = tun, sockets
         self._table, self._outbound, self._inbound = table, outbound, inbound
-        self._drops, self._tell = drops, tell
+        self._drops, self._tell, self._fail = drops, tell, fail
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_LARGEST))
         self._timer: asyncio.TimerHandle | None = None
@@ -60,26 +64,32 @@ class Pump:
     def _from_tun(self) -> None:
         now = self._loop.time()
         buffer = self._buffer
-        for _ in range(READS):
-            size = self._tun.read_into(buffer)
-            if not size:
-                break
-            sending = self._outbound.packet(buffer[:size], now)
-            if sending is not None:
-                self._send(sending)
+        try:
+            for _ in range(READS):
+                size = self._tun.read_into(buffer)
+                if not size:
+                    break
+                sending = self._outbound.packet(buffer[:size], now)
+                if sending is not None:
+                    self._send(sending)
+        except OSError as error:
+            self._fail(error)
         self._settle()
 
     def _from_network(self, session_socket: SessionSocket) -> None:
         now = self._loop.time()
         buffer = self._buffer
-        for _ in range(READS):
-            received = session_socket.receive(buffer)
-            if received is None:
-                break
-            size, source = received
-            frame = self._inbound.datagram(buffer[:size], source, now)
-            if frame is not None and not self._tun.write(frame):
-                self._drops[Drop.TUN] += 1
+        try:
+            for _ in range(READS):
+                received = session_socket.receive(buffer)
+                if received is None:
+                    break
+                size, source = received
+                frame = self._inbound.datagram(buffer[:size], source, now)
+                if frame is not None and not self._tun.write(frame):
+                    self._drops[Drop.TUN] += 1
+        except OSError as error:
+            self._fail(error)
         self._settle()
 
     def _on_timer(self) -> None:
