@@ -3,18 +3,19 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format venv wheel lock clean programs
+.PHONY: help demo test test-full fuzz lint format venv wheel lock clean programs
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LOCKED := requirements/runtime.txt requirements/dev.txt
-TIERS := tests/unit tests/sim tests/netns tests/package
+TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/package
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 
 help:
 	@echo "make demo       one protected curl between two pods, told as a story (root)"
 	@echo "make test       every tier of tests that fits a few minutes (root)"
-	@echo "make test-full  all tests, the mutants too, with coverage (root)"
+	@echo "make test-full  the same with coverage and, later, with the large counts (root)"
+	@echo "make fuzz       each parser of untrusted bytes under atheris, 10 minutes in all"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff lay out the code"
 	@echo "make venv       only the virtual environment, with .venv/bin/tencrypt"
@@ -31,6 +32,9 @@ test: programs venv
 test-full: programs venv
 	$(PYTHON) -m coverage run -m pytest
 	$(PYTHON) -m coverage report
+
+fuzz: venv
+	$(PYTHON) tests/fuzz/campaign.py --seconds 600
 
 lint: venv
 	$(PYTHON) -m ruff check .

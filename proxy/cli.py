@@ -43,11 +43,13 @@ examples:
 
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
+    from proxy.settings import describe
+
     run = subparsers.add_parser(
         "run",
         help="run a pod's proxy",
         description=_RUN,
-        epilog=_RUN_EXAMPLES,
+        epilog=f"keys of the configuration:\n{describe()}\n\n{_RUN_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument(

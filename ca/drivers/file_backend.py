@@ -66,7 +66,7 @@ def create(
         with _fresh_directory(directory):
             (directory / _TOKENS).mkdir(mode=0o700)
             _write(directory / _KEY, encrypted)
-            _write(directory / _LEASES, b"[]\n")
+            FileStore(directory).put_leases(())
             _write(directory / _ROOT, root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise DirectoryError(f"{directory}: {error.strerror}") from None
@@ -169,7 +169,7 @@ class FileStore(Store):
         try:
             return tuple(
                 Lease(**{**fields, "addresses": check_addresses(tuple(fields["addresses"]))})
-                for fields in json.loads(path.read_bytes())
+                for fields in json.loads(path.read_bytes())["leases"]
             )
         except (ValueError, TypeError, KeyError, MessageError) as error:
             raise DirectoryError(f"{path}: damaged: {error}") from None
@@ -180,7 +180,7 @@ class FileStore(Store):
             asdict(lease) | {"addresses": [str(address) for address in lease.addresses]}
             for lease in leases
         ]
-        _write(self._directory / _LEASES, json.dumps(fields, indent=1).encode() + b"\n")
+        _write(self._directory / _LEASES, json.dumps({"leases": fields}, indent=1).encode() + b"\n")
 
     def _token_path(self, token_id: str) -> Path:
         return self._directory / _TOKENS / f"{token_id}.json"

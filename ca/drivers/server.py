@@ -82,7 +82,6 @@ async def serve(
     )
     await runner.setup()
     try:
-        identity.renew()
         server = await asyncio.get_running_loop().create_server(
             _protocols(runner),
             str(host),
@@ -90,8 +89,11 @@ async def serve(
             ssl=identity.context,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+            start_serving=False,
         )
         try:
+            identity.renew()
+            await server.start_serving()
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()

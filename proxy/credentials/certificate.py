@@ -7,16 +7,28 @@ holds the key, by the handshake; that we want to talk to it, by `proxy.credentia
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from policy.identity import IdentityError, PodIdentity, parse_pod_uri, pod_dns_name
 
+from policy.identity import PodIdentity, parse_pod_uri, pod_dns_name
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
 MOST_ADDRESSES = 16
+
+UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises on certificates that are none, or are not read: no two of one family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ def parse_pod_certificate(certificate_untrusted: x509.Certificate) -> PodCertifi
     """Return what the certificate says; raise `Dropped` (CERTIFICATE_PROFILE) where it is not a pod's."""
     try:
         return _read(certificate_untrusted)
-    except (ValueError, IdentityError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise Dropped(Drop.CERTIFICATE_PROFILE, str(error)) from error
 
 

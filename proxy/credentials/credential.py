@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from proxy.credentials.certificate import PodCertificate, parse_pod_certificate
+from proxy.credentials.certificate import UNREADABLE, PodCertificate, parse_pod_certificate
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -30,7 +30,7 @@ def build_credential(
     try:
         chain = tuple(x509.load_pem_x509_certificates(chain_pem_untrusted))
         roots = tuple(x509.load_pem_x509_certificates(roots_pem))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Dropped(Drop.CERTIFICATE_PROFILE, str(error)) from error
     own = parse_pod_certificate(chain[0])
     if chain[0].public_key() != key.public_key():

@@ -108,7 +108,7 @@ def _pinned_root(bundle_untrusted: bytes, fingerprint: str, address: str) -> byt
     """Return the DER of the root that has the fingerprint; those that have not are never read."""
     try:
         roots = [ssl.PEM_cert_to_DER_cert(pem) for pem in parse_bundle(bundle_untrusted).roots]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CaUnreachable(f"{address} does not answer as a CA does") from None
     offered = {root_fingerprint(der): der for der in roots}
     if fingerprint not in offered:

@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from proxy.credentials.certificate import PodCertificate
+from proxy.credentials.certificate import UNREADABLE, PodCertificate
 from proxy.credentials.credential import Credential
 from proxy.credentials.judge import judge_chain
 from proxy.drops import Drop
@@ -155,7 +155,7 @@ class TlsEnd:
             return False
         if depth == 0:
             try:
-                judge_chain([leaf.to_cryptography()], self._own, self._called, self._wall)
+                judge_chain([_parsed(leaf)], self._own, self._called, self._wall)
             except Dropped as refusal:
                 self._refusal = refusal
                 return False
@@ -174,6 +174,13 @@ class TlsEnd:
         chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
         peer = judge_chain(chain, self._own, self._called, self._wall)
         return Proven(peer, suite, group, connection.export_keying_material)
+
+
+def _parsed(leaf: crypto.X509) -> x509.Certificate:
+    try:
+        return leaf.to_cryptography()
+    except UNREADABLE as error:
+        raise Dropped(Drop.CERTIFICATE_PROFILE, str(error)) from None
 
 
 def _explain(error: SSL.Error) -> Dropped:

@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,19 +21,20 @@ TRUST_DOMAIN = "shop.example"
 DAY = timedelta(days=1)
 
 
-def make_claims(token_id: str = "0123456789abcdef", **changes: object) -> JoinClaims:
+_CLAIMS = JoinClaims(
+    id="0123456789abcdef",
+    trust_domain=TRUST_DOMAIN,
+    pod="web-1",
+    namespace="shop",
+    service_account="web",
+    addresses=(ip_address("10.0.0.1"), ip_address("fd00::1")),
+    expires=1 << 39,
+)
+
+
+def make_claims(number: str = _CLAIMS.id, **changes: Any) -> JoinClaims:
     """Return a good pod's claims, valid for very long, with `changes`."""
-    fields = {
-        "id": token_id,
-        "trust_domain": TRUST_DOMAIN,
-        "pod": "web-1",
-        "namespace": "shop",
-        "service_account": "web",
-        "addresses": (ip_address("10.0.0.1"), ip_address("fd00::1")),
-        "expires": 1 << 39,
-        **changes,
-    }
-    return JoinClaims(**fields)  # type: ignore[arg-type] - the caller's names are the fields'
+    return replace(_CLAIMS, id=number, **changes)
 
 
 def make_csr_pem() -> str:
@@ -68,13 +70,11 @@ class Authority:
         """Where it serves."""
         return f"https://127.0.0.1:{self.port}"
 
-    def token(
-        self, token_id: str = "0123456789abcdef", addresses: Sequence[str] = ("10.0.0.1",)
-    ) -> str:
+    def token(self, number: str = _CLAIMS.id, addresses: Sequence[str] = ("10.0.0.1",)) -> str:
         """Make a join token, valid for a day."""
         expires = int((self.wall + DAY).timestamp())
         named = tuple(map(ip_address, addresses))
-        return self.store.make_token(make_claims(token_id, addresses=named, expires=expires))
+        return self.store.make_token(make_claims(number, addresses=named, expires=expires))
 
     def events(self, name: str) -> list[dict[str, object]]:
         """What was audited under this name."""

@@ -65,16 +65,12 @@ class Memory:
         self.held = tuple(leases)
 
 
-def request(
-    store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL
-) -> Issued:
+def request(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Issued:
     claims = authenticate(f"Bearer {token}", store, wall)
     return issue(claims, body, store, Signer(), wall=wall, life=DAY)
 
 
-def reason(
-    store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL
-) -> Refusal:
+def reason(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Refusal:
     with pytest.raises(Refused) as refused:
         request(store, token, body, wall)
     return refused.value.reason

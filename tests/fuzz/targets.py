@@ -1,0 +1,208 @@
+"""Every parser of untrusted bytes as a fuzz target: one exception may leave it, any other is a finding."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from support.pki import START, Authority, Leaf
+
+from ca.messages import (
+    Bundle,
+    ErrorResponse,
+    JoinClaims,
+    MessageError,
+    SignRequest,
+    SignResponse,
+    encode,
+    encode_claims,
+    encode_token,
+    parse_bundle,
+    parse_claims,
+    parse_error,
+    parse_fingerprint,
+    parse_sign_request,
+    parse_sign_response,
+    parse_token,
+)
+from ca.profile import judge_csr
+from ca.refusal import Refused
+from policy.identity import IdentityError, parse_pod_uri
+from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
+from proxy.credentials.credential import build_credential
+from proxy.credentials.csr import make_key_and_csr
+from proxy.errors import Dropped
+from proxy.packet.ip import parse_packet
+from proxy.session.keys import DirectionKeys
+from proxy.session.record import Opener, Sealer, SealingBuffer, check_record_length, datagrams
+from proxy.session.tls import TlsEnd, make_context
+from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
+from proxy.settings import parse_settings
+from proxy.settings_source import SettingsError
+from proxy.status import draw
+
+WALL = START.timestamp() + 60
+KEYS = DirectionKeys(b"k" * 32, b"i" * 12, b"h" * 32, "TLS_AES_256_GCM_SHA384")
+CLAIMS = JoinClaims(
+    "0123456789abcdef",
+    "shop.example",
+    "nginx1",
+    "shop",
+    "web",
+    (ip_address("10.0.0.1"), ip_address("fd00::1")),
+    2_000_000_000,
+)
+AUTHORITY = Authority()
+POD = AUTHORITY.issue(Leaf(pod="b", addresses=("10.0.0.2",)))
+CONTEXT = make_context(POD)
+
+
+@dataclass(frozen=True)
+class Target:
+    """``run`` takes any bytes; ``seeds`` are good ones to begin with."""
+
+    run: Callable[[bytes], object]
+    allowed: tuple[type[Exception], ...]
+    seeds: Callable[[], Iterable[bytes]]
+    good: bool = True
+    """Whether each seed is accepted, and not only a place to begin."""
+
+    def __call__(self, data: bytes) -> None:
+        with contextlib.suppress(*self.allowed):
+            self.run(data)
+
+
+def text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: parse(data.decode("utf-8", "surrogateescape"))
+
+
+def open_record(data: bytes) -> None:
+    datagram, opener = memoryview(data), Opener(KEYS)
+    check_record_length(datagram)
+    opener.open(datagram, memoryview(bytearray(70_000)), 0.0)
+
+
+def record_seeds() -> list[bytes]:
+    sealer = Sealer(KEYS, 7, SealingBuffer())
+    return [*datagrams(sealer.seal(b"\0" * 60, 1452)), *datagrams(sealer.seal(bytes(3000), 1452))]
+
+
+def answer_tls(data: bytes) -> None:
+    TlsEnd(CONTEXT, POD.own, called=None, wall=WALL).step(data)
+
+
+def call_tls(data: bytes) -> None:
+    end = TlsEnd(CONTEXT, POD.own, called=b"\x0a\0\0\1", wall=WALL)
+    end.step(b"")
+    end.step(data)
+
+
+def hello_of_tls() -> list[bytes]:
+    end = TlsEnd(CONTEXT, POD.own, called=b"\x0a\0\0\1", wall=WALL)
+    end.step(b"")
+    return [end.outgoing()]
+
+
+def flight_of_tls() -> list[bytes]:
+    end = TlsEnd(CONTEXT, POD.own, called=None, wall=WALL)
+    end.step(hello_of_tls()[0])
+    return [end.outgoing()]
+
+
+def certificate(data: bytes) -> None:
+    try:
+        parsed = x509.load_der_x509_certificate(data)
+    except UNREADABLE:
+        return
+    parse_pod_certificate(parsed)
+
+
+def packet_seeds() -> list[bytes]:
+    v4 = bytes.fromhex("4500001c000000004011000000000000") + bytes(4)
+    return [
+        v4 + bytes(8),
+        b"\x60\0\0\0\0\x08\x11\x40" + bytes(40),
+        b"\x60\0\0\0\0\x08\0\x40" + bytes(32) + b"\x11" + bytes(7),
+    ]
+
+
+def csr_seed() -> list[bytes]:
+    _, der = make_key_and_csr()
+    return [x509.load_der_x509_csr(der).public_bytes(Encoding.PEM)]
+
+
+def pod_toml() -> list[bytes]:
+    return [
+        b'trust_domain = "shop.example"\nname = "nginx1"\nnamespace = "shop"\nservice_account = "web"\n'
+        b'ca_address = "https://10.0.1.1:8443"\nca_root_fingerprint = "sha256:' + b"0" * 64 + b'"\n'
+        b'token = "' + encode_token(CLAIMS, bytes(32)).encode() + b'"\nmembers = ["10.0.0.0/24"]\n'
+    ]
+
+
+def settings(data: bytes) -> None:
+    parse_settings(data.decode("utf-8", "replace"), {}, wall=WALL, read_token=str)
+
+
+def drawn(data: bytes) -> None:
+    status = json.loads(data)
+    if isinstance(status, dict):
+        draw(status)
+
+
+def pem_chain() -> list[bytes]:
+    return [b"".join(c.public_bytes(Encoding.PEM) for c in (*POD.chain, *POD.roots))]
+
+
+TARGETS: dict[str, Target] = {
+    "handshake": Target(
+        lambda data: parse_handshake(memoryview(data)),
+        (Dropped,),
+        lambda: [
+            Hello(1).encode(),
+            Retry(1, bytes(20)).encode(),
+            FlightHeader(1, 2, 3, bytes(20), 4).encode(0, 0, b"tls"),
+            Hint(1, 2).encode(),
+        ],
+    ),
+    "record": Target(open_record, (Dropped,), record_seeds),
+    "packet": Target(lambda data: parse_packet(memoryview(data)), (Dropped,), packet_seeds),
+    "tls-answer": Target(answer_tls, (Dropped,), hello_of_tls),
+    "tls-call": Target(call_tls, (Dropped,), flight_of_tls, good=False),
+    "certificate": Target(
+        certificate,
+        (Dropped,),
+        lambda: [c.public_bytes(Encoding.DER) for c in POD.chain],
+    ),
+    "chain": Target(lambda data: build_credential(POD.key, data, data), (Dropped,), pem_chain),
+    "identity": Target(
+        text(parse_pod_uri), (IdentityError,), lambda: [POD.own.identity.uri.encode()]
+    ),
+    "csr": Target(text(lambda csr: judge_csr(csr, CLAIMS)), (Refused,), csr_seed),
+    "token": Target(
+        text(parse_token), (MessageError,), lambda: [encode_token(CLAIMS, bytes(32)).encode()]
+    ),
+    "claims": Target(parse_claims, (MessageError,), lambda: [encode_claims(CLAIMS)]),
+    "sign-request": Target(
+        parse_sign_request, (MessageError,), lambda: [encode(SignRequest("csr"))]
+    ),
+    "sign-response": Target(
+        parse_sign_response,
+        (MessageError,),
+        lambda: [encode(SignResponse(("leaf",), ("root",), 1.5))],
+    ),
+    "bundle": Target(parse_bundle, (MessageError,), lambda: [encode(Bundle(("root",)))]),
+    "error": Target(parse_error, (MessageError,), lambda: [encode(ErrorResponse("held", "it is"))]),
+    "fingerprint": Target(
+        text(parse_fingerprint), (MessageError,), lambda: [b"sha256:" + b"0" * 64]
+    ),
+    "settings": Target(settings, (SettingsError,), pod_toml),
+    "status": Target(
+        drawn,
+        (ValueError, KeyError, TypeError, RecursionError),
+        lambda: [b'{"pod": {}, "certificate": {"serial": "1"}}'],
+        good=False,
+    ),
+}
