@@ -44,11 +44,16 @@ class ProjectCA:
         self._passphrase.write_text("correct horse battery staple\n", encoding="ascii")
         secret = ("--passphrase-file", self._passphrase)
         run([TENCRYPT, "ca", "init", self.directory, "--trust-domain", trust_domain, *secret])
+        self._command = (TENCRYPT, "ca", "serve", "--dir", self.directory, *secret)
+        self._port = port
+        self._node = fabric.node
         self.address = f"https://{BRIDGE_IPV4}:{port}"
-        listen = ("--listen", f"{BRIDGE_IPV4}:{port}")
-        self.process = fabric.node.start(
-            [TENCRYPT, "ca", "serve", "--dir", self.directory, *listen, *secret, *serve_options]
-        )
+        self.serve(*serve_options)
+
+    def serve(self, *options: str) -> None:
+        """Serve it; returns once it answers. One server a directory: `stop` the former first."""
+        listen = ("--listen", f"{BRIDGE_IPV4}:{self._port}")
+        self.process = self._node.start([*self._command, *listen, *options])
         pattern = re.compile(r"sha256:[0-9a-fA-F:]{64,}")
         self.process.wait_until("ready", lambda: bool(pattern.search(self.process.stdout)))
         self.fingerprint = pattern.findall(self.process.stdout)[0]
@@ -115,16 +120,20 @@ class Proxy:
         self.configuration.write_text(text, encoding="utf-8")
         self.process: Process | None = None
 
-    def start(self) -> Process:
-        """Run it without waiting: for runs that must fail."""
-        command = (TENCRYPT, "run", "--config", self.configuration, "--netns", self.pod.path)
-        self.process = self.pod.start_as_is(command, "tencrypt")
+    def start(self, command: Sequence[str | Path] | None = None) -> Process:
+        """Run it without waiting; `command` stands in place of `tencrypt run` as a user types it."""
+        usual = (TENCRYPT, "run", "--config", self.configuration, "--netns", self.pod.path)
+        self.process = self.pod.start_as_is(command or usual, "tencrypt")
         return self.process
 
-    def start_and_wait(self) -> None:
+    def start_and_wait(self, command: Sequence[str | Path] | None = None) -> None:
         """Run it; returns when its data path is up."""
-        process = self.start()
-        process.wait_until("ready", lambda: "ready" in self.event_names(), READY_SECONDS)
+        self.start(command)
+        self.wait_for_event("ready", READY_SECONDS)
+
+    def wait_for_event(self, name: str, timeout: float = 10.0) -> None:
+        """Wait until it has logged an event of that name since it was last started."""
+        self._running().wait_until(name, lambda: name in self.event_names(), timeout)
 
     def event_names(self) -> list[str]:
         """Names of the events that it has logged, in order."""

@@ -1,0 +1,68 @@
+"""The demo's promise: what anybody on the bridge reads without Tencrypt, nobody reads with it."""
+
+from pathlib import Path
+
+import pytest
+from support.capture import Capture, Taps
+from support.exchanges import FAMILIES, Family, address, datagrams_needed, leaks, records
+from support.namespaces import Fabric, Pod
+from support.project import Project
+from support.servers import start_nginx
+
+REQUEST = b"canary-request-5e1f"
+ANSWER = b"canary-answer-77aa"
+PAGE = ANSWER * 50_000
+POINTS = {"node:br0", "node:veth-nginx1", "node:veth-nginx2", "nginx1:eth0", "nginx2:eth0"}
+
+
+def curl(client: Pod, server: Pod, family: Family) -> None:
+    """Fetch the page, a secret in the request's head."""
+    host = f"[{server.ipv6}]" if family == "ipv6" else server.ipv4
+    head = ("-H", f"Authorization: Bearer {REQUEST.decode()}")
+    got = client.run(["curl", "-sS", "--max-time", "20", *head, f"http://{host}/page"]).stdout
+    assert got.encode() == PAGE
+
+
+def watched(fabric: Fabric, family: Family) -> dict[str, Capture]:
+    """Fetch the page while every point is listened at; what each has seen."""
+    taps = Taps.everywhere(fabric)
+    curl(fabric["nginx1"], fabric["nginx2"], family)
+    captures = taps.stop()
+    assert set(captures) == POINTS
+    return captures
+
+
+def test_a_curl_is_read_by_everybody_without_tencrypt_and_by_nobody_with_it(
+    fabric: Fabric,
+) -> None:
+    one, two = fabric["nginx1"], fabric["nginx2"]
+    start_nginx(two, ANSWER.decode())
+    served: Path = two.directory / f"{two.label}.nginx" / "html" / "page"
+    served.write_bytes(PAGE)
+
+    for family in FAMILIES:
+        for capture in watched(fabric, family).values():
+            for canary in (REQUEST, ANSWER, b"HTTP/1.1"):
+                assert capture.holding(canary), (family, capture.point, canary)
+
+    Project(fabric).start()
+
+    for family in FAMILIES:
+        sealed = watched(fabric, family)
+        assert not leaks(sealed, REQUEST, ANSWER, b"HTTP/1.1", b"nginx")
+        here, there = address(one, family), address(two, family)
+        for capture in sealed.values():
+            assert records(capture, there, here) >= datagrams_needed(len(PAGE)), capture.point
+            assert records(capture, here, there) >= datagrams_needed(len(REQUEST)), capture.point
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bridges_own_host_still_reaches_pods_in_clear(fabric: Fabric, family: Family) -> None:
+    """Who is no member is left alone: kubelet's probes, the router."""
+    project = Project(fabric)
+    start_nginx(fabric["nginx2"], ANSWER.decode())
+    project.start("nginx2")
+    two = fabric["nginx2"]
+    host = f"[{two.ipv6}]" if family == "ipv6" else two.ipv4
+    got = fabric.node.run(["curl", "-sS", "--max-time", "20", f"http://{host}/"]).stdout
+    assert ANSWER.decode() in got
