@@ -30,7 +30,7 @@ test: programs venv
 	$(PYTHON) -m pytest $(TIERS)
 
 test-full: programs venv
-	$(PYTHON) -m coverage run -m pytest
+	$(PYTHON) -m coverage run -m pytest --scenarios 20000
 	$(PYTHON) -m coverage report
 
 fuzz: venv

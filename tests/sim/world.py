@@ -40,6 +40,8 @@ class Node:
     def __init__(self, world: "World", credential: Credential, address: str) -> None:
         """Join ``world`` with an outer address."""
         self.world, self.credential, self.address = world, credential, address
+        self.packed = ip_address(address).packed
+        self.own = credential.own.address_texts()
         self.received: list[bytes] = []
         self.events: list[Event] = []
         self.start()
@@ -85,7 +87,7 @@ class Node:
             elif isinstance(event, CallFailed):
                 self.outbound.give_up(event.address)
         for data, endpoint in self.table.datagrams_to_send():
-            self.world.carry(data, self.address, endpoint)
+            self.world.carry(data, self._outer(endpoint), endpoint)
         due = self.table.next_timer()
         if due is not None:
             self.world.at(max(due, self.world.now), self._timer)
@@ -98,7 +100,12 @@ class Node:
 
     def _transmit(self, pieces: list[memoryview], endpoint: Endpoint) -> None:
         for data in datagrams(pieces):
-            self.world.carry(data, self.address, endpoint)
+            self.world.carry(data, self._outer(endpoint), endpoint)
+
+    def _outer(self, endpoint: Endpoint) -> str:
+        """Return our address of the family of ``endpoint``, as the pod's sockets are bound."""
+        six = ":" in endpoint[0]
+        return next((own for own in self.own if (":" in own) == six), self.address)
 
 
 class World:
@@ -117,8 +124,9 @@ class World:
 
     def join(self, credential: Credential) -> Node:
         """Add a node at its certificate's first IPv4 address."""
-        address = credential.own.address_texts()[0]
-        node = self.nodes[address] = Node(self, credential, address)
+        addresses = credential.own.address_texts()
+        node = Node(self, credential, addresses[0])
+        self.nodes.update(dict.fromkeys(addresses, node))
         return node
 
     def at(self, when: float, action: Callable[[], None]) -> None:

@@ -1,0 +1,16 @@
+"""Options that all tiers share."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--scenarios", type=int, default=1000, help="simulated stories to run (20,000 in test-full)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "block" in metafunc.fixturenames:
+        count = metafunc.config.getoption("scenarios")
+        blocks = [range(at, min(at + 100, count)) for at in range(0, count, 100)]
+        metafunc.parametrize("block", blocks, ids=lambda block: f"{block.start}-{block.stop - 1}")
