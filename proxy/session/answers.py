@@ -3,7 +3,7 @@
 from collections import Counter
 from functools import partial
 from ipaddress import IPv6Network
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
@@ -11,11 +11,9 @@ from proxy.session.cookie import CookieJar, Endpoint
 from proxy.session.events import HandshakeRefused
 from proxy.session.handshake import FIRST_REPEAT, LAST_REPEAT, Responder, State
 from proxy.session.pair import LAST_GENERATION
+from proxy.session.registry import Registry
+from proxy.session.session import Session
 from proxy.session.wire import Flight, Hello, Retry
-
-if TYPE_CHECKING:
-    from proxy.session.session import Session
-    from proxy.session.table import SessionTable
 
 MOST_HALF_OPEN: Final = 256
 MOST_FROM_ONE: Final = 16
@@ -32,9 +30,9 @@ _Key = tuple[Endpoint, int]
 class Answers:
     """Handshakes that others began."""
 
-    def __init__(self, table: "SessionTable", secret: bytes) -> None:
-        """Serve ``table``; ``secret`` is for cookies."""
-        self._table = table
+    def __init__(self, registry: Registry, secret: bytes) -> None:
+        """Work on ``registry``; ``secret`` is for cookies."""
+        self._registry = registry
         self._jar = CookieJar(secret)
         self._half_open: dict[_Key, Responder] = {}
         self._from: Counter[str] = Counter()
@@ -43,7 +41,7 @@ class Answers:
     def receive_hello(self, hello: Hello, source: Endpoint, now: float) -> None:
         """Answer with a cookie: one HMAC, 36 bytes for 1,200, nothing kept."""
         cookie = self._jar.bake(source, hello.handshake_id, now)
-        self._table.send([Retry(hello.handshake_id, cookie).encode()], source)
+        self._registry.send([Retry(hello.handshake_id, cookie).encode()], source)
 
     def receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
         """Take an initiator's FLIGHT; raises `Dropped`."""
@@ -52,22 +50,18 @@ class Answers:
         if responder is None:
             responder = self._begin(key, flight, now)
         before = responder.state
-        self._table.send(responder.receive_flight(flight, now), source)
+        self._registry.send(responder.receive_flight(flight, now), source)
         if responder.state is State.CONFIRMING:
-            session = self._table.sessions.get(responder.header.index)
+            session = self._registry.sessions.get(responder.header.index)
             if session is None and before is State.FLIGHTS:
-                session = self._table.establish(responder, now)
+                session = self._registry.establish(responder, now)
                 self._repeat_done(responder, session, FIRST_REPEAT, now)
             elif session is not None and flight.tls:
-                self._table.seal_done(session, now)
+                self._registry.seal_done(session, now)
         elif before is State.FLIGHTS and responder.refusal is not None:
             # Time enough for its alert to be asked for again; then others need the place more.
-            self._table.at(now + REFUSED_LIFE, partial(self._expire, key, responder))
-            self._table.tell(HandshakeRefused(source, responder.refusal, is_initiator=False))
-
-    def uses(self, index: int) -> bool:
-        """Say whether a half-open handshake has this receiver index."""
-        return any(one.header.index == index for one in self._half_open.values())
+            self._registry.timers.at(now + REFUSED_LIFE, partial(self._expire, key, responder))
+            self._registry.tell(HandshakeRefused(source, responder.refusal, is_initiator=False))
 
     def confirmed(self, responder: Responder, now: float) -> None:
         """End a handshake whose session is confirmed; what comes late of it starts nothing."""
@@ -86,33 +80,33 @@ class Answers:
             raise Dropped(Drop.GENERATION)
         self._make_room(_network(source))
         responder = Responder.answer(
-            self._table.new_tls(None, now),
+            self._registry.new_tls(None, now),
             source,
             header,
-            responder_id=self._table.random(8),
-            index=self._table.new_index(),
+            responder_id=self._registry.random(8),
+            index=self._registry.new_index(),
             now=now,
         )
         self._half_open[key] = responder
         self._from[_network(source)] += 1
-        self._table.at(responder.timer, partial(self._due, key, responder))
-        self._table.at(responder.deadline, partial(self._expire, key, responder))
+        self._registry.timers.at(responder.timer, partial(self._due, key, responder))
+        self._registry.timers.at(responder.deadline, partial(self._expire, key, responder))
         return responder
 
     def _due(self, key: _Key, responder: Responder, now: float) -> None:
         if self._half_open.get(key) is not responder or now >= responder.deadline:
             return
-        self._table.send(responder.handle_timer(now), responder.endpoint)
-        self._table.at(responder.timer, partial(self._due, key, responder))
+        self._registry.send(responder.handle_timer(now), responder.endpoint)
+        self._registry.timers.at(responder.timer, partial(self._due, key, responder))
 
     def _repeat_done(
-        self, responder: Responder, session: "Session", repeat_after: float, now: float
+        self, responder: Responder, session: Session, repeat_after: float, now: float
     ) -> None:
-        if session.confirmed or session.index not in self._table.sessions:
+        if session.confirmed or session.index not in self._registry.sessions:
             return
-        self._table.seal_done(session, now)
+        self._registry.seal_done(session, now)
         repeat_after = min(2 * repeat_after, LAST_REPEAT)
-        self._table.at(
+        self._registry.timers.at(
             now + repeat_after,
             lambda later: self._repeat_done(responder, session, repeat_after, later),
         )
@@ -121,12 +115,12 @@ class Answers:
         if self._half_open.get(key) is not responder:
             return
         self._forget(key, now)
-        session = self._table.sessions.get(responder.header.index)
+        session = self._registry.sessions.get(responder.header.index)
         if session is not None:
-            self._table.remove(session, "not confirmed")
+            self._registry.remove(session, "not confirmed")
         elif responder.refusal is None:
             refusal = Dropped(Drop.HANDSHAKE_TIMEOUT)
-            self._table.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
+            self._registry.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
 
     def _make_room(self, network: str) -> None:
         if self._from[network] >= MOST_FROM_ONE:
@@ -145,7 +139,9 @@ class Answers:
         if key in self._half_open:
             self._close(key)
             self._tombstones.add(key)
-            self._table.at(now + TOMBSTONE_LIFE, lambda _now: self._tombstones.discard(key))
+            self._registry.timers.at(
+                now + TOMBSTONE_LIFE, lambda _now: self._tombstones.discard(key)
+            )
 
     def _close(self, key: _Key) -> None:
         del self._half_open[key]

@@ -6,17 +6,15 @@ another follows after a pause, until the call's time has run out.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, HandshakeRefused
 from proxy.session.handshake import HANDSHAKE_LIFE, Initiator, State
+from proxy.session.registry import Registry
 from proxy.session.wire import Flight, Retry
-
-if TYPE_CHECKING:
-    from proxy.session.table import SessionTable
 
 PAUSE: Final = 0.25
 """Seconds between the attempts of a call."""
@@ -34,9 +32,9 @@ class _Call:
 class Calls:
     """Handshakes that we began."""
 
-    def __init__(self, table: "SessionTable") -> None:
-        """Serve ``table``."""
-        self._table = table
+    def __init__(self, registry: Registry) -> None:
+        """Work on ``registry``."""
+        self._registry = registry
         self._by_address: dict[bytes, _Call] = {}
         self._by_id: dict[int, _Call] = {}
 
@@ -49,23 +47,19 @@ class Calls:
         """Say whether a handshake id is that of an attempt of ours."""
         return handshake_id in self._by_id
 
-    def uses(self, index: int) -> bool:
-        """Say whether an attempt has this receiver index."""
-        return any(call.attempt.header.index == index for call in self._by_id.values())
-
     def receive_retry(self, retry: Retry, source: Endpoint, now: float) -> None:
         """Take a RETRY; raises `Dropped`."""
         call = self._find(retry.handshake_id, source)
-        self._table.send(call.attempt.receive_retry(retry), source)
+        self._registry.send(call.attempt.receive_retry(retry), source)
         self._look(call, now)
 
     def receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
         """Take a responder's FLIGHT; raises `Dropped`."""
         call = self._find(flight.header.initiator_id, source)
         before = call.attempt.state
-        self._table.send(call.attempt.receive_flight(flight, now), source)
+        self._registry.send(call.attempt.receive_flight(flight, now), source)
         if before is State.FLIGHTS and call.attempt.state is State.CONFIRMING:
-            self._table.establish(call.attempt, now)
+            self._registry.establish(call.attempt, now)
         self._look(call, now)
 
     def confirmed(self, attempt: Initiator) -> None:
@@ -81,28 +75,28 @@ class Calls:
         return call
 
     def _begin(self, address: bytes, deadline: float, now: float) -> None:
-        table = self._table
+        registry = self._registry
         attempt = Initiator(
-            table.new_tls(address, now),
-            table.endpoint_of(address),
+            registry.new_tls(address, now),
+            registry.endpoint_of(address),
             address,
-            handshake_id=table.random(8),
-            index=table.new_index(),
-            generation=table.next_generation(address),
+            handshake_id=registry.random(8),
+            index=registry.new_index(),
+            generation=registry.next_generation(address),
             now=now,
         )
         call = _Call(address, deadline, attempt)
         self._by_address[address] = self._by_id[attempt.header.initiator_id] = call
-        table.send(attempt.hello(), attempt.endpoint)
-        table.at(attempt.timer, partial(self._due, call))
+        registry.send(attempt.hello(), attempt.endpoint)
+        registry.timers.at(attempt.timer, partial(self._due, call))
 
     def _due(self, call: _Call, now: float) -> None:
         if self._by_id.get(call.attempt.header.initiator_id) is not call:
             return
-        self._table.send(call.attempt.handle_timer(now), call.attempt.endpoint)
+        self._registry.send(call.attempt.handle_timer(now), call.attempt.endpoint)
         self._look(call, now)
         if call.attempt.refusal is None:
-            self._table.at(call.attempt.timer, partial(self._due, call))
+            self._registry.timers.at(call.attempt.timer, partial(self._due, call))
 
     def _look(self, call: _Call, now: float) -> None:
         """End an attempt that was refused; try again while the call has time."""
@@ -110,15 +104,15 @@ class Calls:
         if refusal is None:
             return
         del self._by_id[call.attempt.header.initiator_id]
-        session = self._table.sessions.get(call.attempt.header.index)
+        session = self._registry.sessions.get(call.attempt.header.index)
         if session is not None:
-            self._table.remove(session, "not confirmed")
-        self._table.tell(HandshakeRefused(call.attempt.endpoint, refusal, is_initiator=True))
+            self._registry.remove(session, "not confirmed")
+        self._registry.tell(HandshakeRefused(call.attempt.endpoint, refusal, is_initiator=True))
         if now + PAUSE < call.deadline:
-            self._table.at(now + PAUSE, partial(self._again, call))
+            self._registry.timers.at(now + PAUSE, partial(self._again, call))
         else:
             del self._by_address[call.address]
-            self._table.tell(CallFailed(call.address, refusal))
+            self._registry.tell(CallFailed(call.address, refusal))
 
     def _again(self, call: _Call, now: float) -> None:
         if self._by_address.get(call.address) is call:

@@ -39,6 +39,12 @@ class Pair:
         """Return the highest generation of a live session, 0 without any."""
         return max((session.generation for session in self.sessions), default=0)
 
+    def remove(self, session: Session) -> None:
+        """Forget a session."""
+        self.sessions.remove(session)
+        if session in self.retired:
+            self.retired.remove(session)
+
     def heed_hint(self, now: float) -> bool:
         """Say whether a HINT may start a handshake now, and note that it did."""
         if now < self._next_hint:

@@ -210,9 +210,10 @@ MUTANTS = [
     Mutant(
         "the responder moves before a record opened",
         "proxy/session/answers.py",
-        "                session = self._table.establish(responder, now)\n",
-        "                session = self._table.establish(responder, now)\n"
-        "                self._table._promote(session, now)\n",
+        "                session = self._registry.establish(responder, now)\n",
+        "                session = self._registry.establish(responder, now)\n"
+        "                moved = dict.fromkeys(session.peer.addresses, session)\n"
+        "                self._registry.current.update(moved)\n",
         f"{SIM}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
     ),
     Mutant(
@@ -225,7 +226,7 @@ MUTANTS = [
     Mutant(
         "every HINT is believed",
         "proxy/session/table.py",
-        "if not recent or not self._pairs[pair_key(session.peer)].heed_hint(now):",
+        "if not recent or not self._registry.pairs[pair_key(session.peer)].heed_hint(now):",
         "if False:",
         f"{SIM}::test_forged_hint_starts_a_handshake_at_most_and_rarely",
     ),

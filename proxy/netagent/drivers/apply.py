@@ -26,6 +26,7 @@ from proxy.netagent.plan import PROTOCOL, TABLE, TUNNEL, Plan
 # kernel takes the larger of `all` and the device's, so this holds whatever `all` says.
 _LOOSE: Final = 2
 _ALIAS: Final = re.compile(r"tencrypt: rp_filter of ([A-Za-z0-9._-]{1,15}) was ([0-2])")
+_IN_USE: Final = f"{TUNNEL} is in use: Tencrypt already runs in this network namespace"
 _DETECTION_LOOKS: Final = 100
 _DETECTION_PAUSE: Final = 0.05
 
@@ -95,6 +96,18 @@ def _check(netlink: Netlink, plan: Plan) -> None:
     tunnel = netlink.link(TUNNEL)
     if tunnel is not None and not _is_ours(tunnel, plan):
         raise NetAgentError(f"an interface {TUNNEL} exists that is not Tencrypt's")
+    if tunnel is not None:
+        _check_unused()
+
+
+def _check_unused() -> None:
+    """Find a proxy that runs, by the only thing that two cannot share, before its filter is changed."""
+    try:
+        tun.Tun.open(TUNNEL).close()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise NetAgentError(_IN_USE) from error
+        # Anything else is told where the device is made.
 
 
 def _is_ours(tunnel: Link, plan: Plan) -> bool:
@@ -122,9 +135,7 @@ def _make_tunnel(netlink: Netlink, plan: Plan) -> Link:
         tun.make_persistent(TUNNEL, plan.uid)
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise NetAgentError(
-                f"{TUNNEL} is in use: Tencrypt already runs in this network namespace"
-            ) from error
+            raise NetAgentError(_IN_USE) from error
         raise MachineLacksError(
             f"cannot make {TUNNEL} by {tun.DEVICE}: {os.strerror(error.errno or 0)}"
         ) from error

@@ -1,0 +1,164 @@
+"""What handshakes and sessions share: who lives, what is to be sent, told and done later, and who we are.
+
+`proxy.session.table` is the only door to it from outside; calls and answers work on it.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from proxy.credentials.credential import Credential
+from proxy.drops import Drop, Drops
+from proxy.errors import Dropped, Unusable
+from proxy.session.cookie import Endpoint
+from proxy.session.events import Event, HandshakeRefused, SessionClosed
+from proxy.session.handshake import Exchange
+from proxy.session.pair import Pair, PairKey, pair_key
+from proxy.session.record import SealingBuffer
+from proxy.session.session import Session
+from proxy.session.timers import Timers
+from proxy.session.tls import TlsEnd, make_context
+from proxy.session.wire import DONE, FLIGHT, HELLO, HELLO_SIZE, HINT, RETRY
+
+Entropy = Callable[[int], bytes]
+"""Gives that many random bytes: the kernel's in a pod, seeded in a simulation."""
+
+KINDS: Final = {HELLO: "hello", RETRY: "retry", FLIGHT: "flight", HINT: "hint"}
+CONTROL: Final = "control"
+
+_CONTROL_SIZE: Final = HELLO_SIZE
+
+
+class Registry:
+    """Live sessions by receiver index, by peer's index and by pod; outbox, events and timers."""
+
+    def __init__(
+        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    ) -> None:
+        """Begin without sessions; see `SessionTable` for the parameters."""
+        self.sessions: dict[int, Session] = {}
+        self.by_peer: dict[tuple[Endpoint, int], Session] = {}
+        self.pairs: dict[PairKey, Pair] = {}
+        self.confirming: dict[int, Exchange] = {}
+        """By receiver index: handshakes whose session has opened no record yet."""
+        self.current: dict[bytes, Session] = {}
+        """By packed address: the session that seals for it."""
+        self.wall_offset = wall_offset
+        self.timers = Timers()
+        self.outbox: list[tuple[bytes, Endpoint]] = []
+        self.events: deque[Event] = deque()
+        self.sent: Counter[str] = Counter()
+        self.drops = drops
+        self._credential = credential
+        self._context = make_context(credential)
+        self._port = port
+        self._entropy = entropy
+        self._buffer = SealingBuffer()
+
+    def send(self, datagrams: list[bytes], endpoint: Endpoint) -> None:
+        """Queue handshake datagrams and control records."""
+        for datagram in datagrams:
+            self.sent[KINDS.get(datagram[0], CONTROL)] += 1
+            self.outbox.append((datagram, endpoint))
+
+    def tell(self, event: Event) -> None:
+        """Queue an event; a refusal is counted too."""
+        if isinstance(event, HandshakeRefused):
+            self.drops[event.refusal.reason] += 1
+        self.events.append(event)
+
+    def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
+        """Return a TLS end for one handshake: to the packed address ``called``, or as a responder."""
+        own, wall = self._credential.own, now + self.wall_offset
+        return TlsEnd(self._context, own, called=called, wall=wall)
+
+    def new_index(self) -> int:
+        """Return a random receiver index that no session of ours has."""
+        while (index := self.random(4)) in self.sessions:
+            pass
+        return index
+
+    def random(self, size: int) -> int:
+        """Return a random number of ``size`` bytes, never 0."""
+        return int.from_bytes(self._entropy(size), "big") or 1
+
+    def next_generation(self, address: bytes) -> int:
+        """Return what to propose to the pod at a packed address: more than any session that names it has."""
+        named = (s.generation for s in self.sessions.values() if address in s.peer.addresses)
+        return max(named, default=0) + 1
+
+    def endpoint_of(self, address: bytes) -> Endpoint:
+        """Return where the pod at a packed address listens."""
+        return str(ip_address(address)), self._port
+
+    def establish(self, exchange: Exchange, now: float) -> Session:
+        """Make the session of a proven handshake: it opens records, and seals nothing but DONE until confirmed.
+
+        Raises `Dropped` where two handshakes drew one receiver index (2^-32): another attempt follows.
+        """
+        proven, theirs, own = exchange.proven, exchange.theirs, self._credential.own
+        if proven is None or theirs is None:
+            raise RuntimeError("only a proven handshake makes a session")
+        if exchange.header.index in self.sessions:
+            raise Dropped(Drop.HANDSHAKE_MISMATCH, "receiver index taken")
+        pair = self.pairs.setdefault(pair_key(proven.peer), Pair())
+        if exchange.is_initiator:
+            generation = exchange.header.generation
+        else:
+            generation = max(theirs.generation, pair.highest_generation() + 1)
+        session = Session(
+            exchange.keys(own.fingerprint),
+            proven.peer,
+            index=exchange.header.index,
+            peer_index=theirs.index,
+            endpoint=exchange.endpoint,
+            generation=generation,
+            group=proven.group,
+            is_initiator=exchange.is_initiator,
+            now=now,
+            ends=min(own.not_after, proven.peer.not_after) - self.wall_offset,
+            buffer=self._buffer,
+        )
+        pair.sessions.append(session)
+        self.sessions[session.index] = session
+        self.by_peer[session.endpoint, session.peer_index] = session
+        self.confirming[session.index] = exchange
+        self.timers.at(session.ends, partial(self._end, session.index))
+        return session
+
+    def seal_control(self, session: Session, kind: int, now: float, body: bytes = b"") -> None:
+        """Seal a control record and queue it."""
+        try:
+            pieces = session.seal(bytes((kind, 0, 0, 0)) + body, _CONTROL_SIZE, now)
+        except Unusable:
+            self.remove(session, "ended")
+            return
+        self.send([bytes(pieces[0])], session.endpoint)
+
+    def seal_done(self, session: Session, now: float) -> None:
+        """Tell the initiator, under the new keys, that it is judged, and which generation we chose."""
+        self.seal_control(session, DONE, now, session.generation.to_bytes(8, "big"))
+
+    def remove(self, session: Session, why: str) -> None:
+        """Forget a session."""
+        if self.sessions.pop(session.index, None) is None:
+            return
+        self.by_peer.pop((session.endpoint, session.peer_index), None)
+        self.confirming.pop(session.index, None)
+        for address in session.peer.addresses:
+            if self.current.get(address) is session:
+                del self.current[address]
+        key = pair_key(session.peer)
+        pair = self.pairs[key]
+        pair.remove(session)
+        if not pair.sessions:
+            del self.pairs[key]
+        self.events.append(SessionClosed(session, why))
+
+    def _end(self, index: int, now: float) -> None:
+        # Timers hold indices, not sessions: what is gone must not keep its memory until then.
+        session = self.sessions.get(index)
+        if session is not None and now >= session.ends:
+            self.remove(session, "ended")
