@@ -4,6 +4,7 @@ An exchange carries a canary in both directions where the protocol has two, and 
 arrives changed: the payload, or the caller's address and port.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -11,8 +12,9 @@ from math import ceil
 from socket import SOCK_DGRAM
 from typing import Final, Literal, TypeAlias
 
-from support.capture import Capture
-from support.namespaces import Pod
+from support.capture import LINK_KINDS, SESSION_PORT, Capture
+from support.frames import kind_of, parse_packet
+from support.namespaces import BRIDGE_IPV4, BRIDGE_IPV6, Pod
 from support.processes import HarnessError
 from support.servers import (
     ask,
@@ -30,7 +32,7 @@ FAMILIES: Final[tuple[Family, ...]] = ("ipv4", "ipv6")
 SERVER_PORT: Final = 9000
 CLIENT_PORT: Final = 9001
 LARGEST_UDP: Final = 65_507  # an IPv4 datagram's most (RFC 791: 65,535 less two headers)
-TUNNEL_MTU: Final = 1408  # 1,500 less IPv6, UDP and a record's header, prefix and tag
+LARGEST_TUNNEL_MTU: Final = 1428  # 1,500 less IPv4, UDP and a record's header, prefix and tag
 _FIRST_RECORD_TYPE: Final = 128
 
 
@@ -106,27 +108,37 @@ EXCHANGES: Final = (
 )
 
 
-def records(capture: Capture, source: str, destination: str) -> int:
-    """Count the sealed records on their way from one address to another."""
-    way = (ip_address(source), ip_address(destination))
+def records(capture: Capture, sender: Pod, receiver: Pod) -> int:
+    """Count the sealed records on their way; one session of a family carries packets of both."""
+    ways = [(ip_address(address(sender, f)), ip_address(address(receiver, f))) for f in FAMILIES]
     return sum(
         datagram.payload[:1] >= bytes((_FIRST_RECORD_TYPE,))
         for datagram in capture.datagrams()
-        if (datagram.packet.source, datagram.packet.destination) == way
+        if (datagram.packet.source, datagram.packet.destination) in ways
     )
 
 
 def leaks(captures: Mapping[str, Capture], *texts: bytes) -> dict[str, object]:
-    """Give, by point, all that a listener saw which is no session datagram, and each text seen."""
+    """Give, by point, all that pods said to each other outside sessions, and each text seen."""
     found: dict[str, object] = {}
     for point, capture in captures.items():
-        strange = {k: n for k, n in capture.said().items() if not k.startswith("session ")}
+        plain = Counter(kind for frame in capture.frames if (kind := _plain_kind(frame)))
         seen = [text for text in texts if capture.holding(text)]
-        if strange or seen:
-            found[point] = (strange, seen)
+        if plain or seen:
+            found[point] = (plain, seen)
     return found
+
+
+def _plain_kind(frame: bytes) -> str | None:
+    """Name what a frame shows; None for sessions, for links, and for what concerns the CA."""
+    kind = kind_of(frame, SESSION_PORT)
+    if kind.startswith("session ") or kind in LINK_KINDS:
+        return None
+    packet = parse_packet(frame) if kind != "malformed" else None
+    ends = {str(packet.source), str(packet.destination)} if packet else set()
+    return None if ends & {BRIDGE_IPV4, BRIDGE_IPV6} else kind
 
 
 def datagrams_needed(size: int) -> int:
     """Count the datagrams without which so many bytes cannot be carried."""
-    return ceil(size / TUNNEL_MTU)
+    return ceil(size / LARGEST_TUNNEL_MTU)

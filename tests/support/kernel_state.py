@@ -9,8 +9,8 @@ from support.tencrypt import Json
 def kernel_state(place: Namespace) -> Json:
     """Give links, rules, routes of all tables, filter and rp_filter of a network namespace.
 
-    Without what the kernel adds by itself, and late, when a program attaches to tenc0 or leaves
-    it: the carrier, and a multicast route.
+    Without what the kernel adds by itself, and late: routes of link-local addresses (after
+    duplicate address detection); carrier and multicast route when a program attaches to tenc0.
     """
     links = json.loads(place.run(["ip", "-j", "link"]).stdout)
     return {
@@ -32,7 +32,7 @@ def _routes(place: Namespace, family: str) -> list[str]:
     return sorted(
         line.replace(" linkdown", "").strip()
         for line in lines
-        if not line.startswith("multicast ff00::/8 dev tenc0")
+        if not line.startswith("multicast ff00::/8 dev tenc0") and "fe80::" not in line
     )
 
 

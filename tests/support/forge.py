@@ -1,0 +1,116 @@
+"""Speaking as somebody else: frames with any source, and a pod that never stops talking."""
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Final
+
+from support.exchanges import SERVER_PORT
+from support.namespaces import Namespace, Pod, family_of
+from support.processes import HarnessError
+from support.servers import SOCKET_SECONDS
+
+CHATTER_PORT: Final = 9009
+CHATTER_PAUSE: Final = 0.005
+_ETHERTYPES: Final = {4: 0x0800, 6: 0x86DD}
+_UDP: Final = 17
+
+
+def hardware_address(place: Namespace, interface: str) -> bytes:
+    """Give an interface's MAC address."""
+    (link,) = json.loads(place.run(["ip", "-j", "link", "show", interface]).stdout)
+    return bytes.fromhex(link["address"].replace(":", ""))
+
+
+def send_forged_udp(
+    place: Namespace, interface: str, source: str, receiver: Pod, payload: bytes
+) -> None:
+    """Send one plain UDP datagram to the pod's echo port that claims to come from `source`.
+
+    The frame's own source stays the interface's: the bridge learns nothing wrong.
+    """
+    destination = receiver.ipv6 if ":" in source else receiver.ipv4
+    packet = udp_packet(source, destination, SERVER_PORT, payload)
+    macs = hardware_address(receiver, "eth0") + hardware_address(place, interface)
+    ethertype = _ETHERTYPES[packet[0] >> 4].to_bytes(2, "big")
+    with place.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((interface, 0))
+        raw.send(macs + ethertype + packet)
+
+
+def udp_packet(source: str, destination: str, port: int, payload: bytes) -> bytes:
+    """Make an IP packet of one UDP datagram, from and to `port`, all checksums right."""
+    here, there = ip_address(source).packed, ip_address(destination).packed
+    size = 8 + len(payload)
+    datagram = struct.pack("!HHHH", port, port, size, 0) + payload
+    checksum = _checksum(here + there + struct.pack("!II", size, _UDP) + datagram) or 0xFFFF
+    datagram = datagram[:6] + checksum.to_bytes(2, "big") + payload
+    if len(here) == 16:
+        return struct.pack("!IHBB", 6 << 28, size, _UDP, 64) + here + there + datagram
+    header = struct.pack("!BBHIBBH", 0x45, 0, 20 + size, 0, 64, _UDP, 0) + here + there
+    return header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + datagram
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071."""
+    padded = data + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@contextlib.contextmanager
+def chatter(one: Pod, two: Pod, canary: bytes) -> Iterator[None]:
+    """Have both pods send to each other all the time: UDP, TCP and protocol 253, both families.
+
+    What their kernels refuse to send is theirs to refuse. Each kind was tried at least once when
+    the context begins, and is once more before it ends.
+    """
+    stop, begun = threading.Event(), threading.Event()
+    with contextlib.ExitStack() as stack:
+        ways = [
+            (stack.enter_context(sender.socket(family_of(there), kind, protocol)), (there, port))
+            for sender, receiver in ((one, two), (two, one))
+            for there in (receiver.ipv4, receiver.ipv6)
+            for kind, protocol, port in (
+                (socket.SOCK_DGRAM, 0, CHATTER_PORT),
+                (socket.SOCK_RAW, 253, 0),
+            )
+        ]
+
+        def say_once() -> None:
+            for speaking, where in ways:
+                with contextlib.suppress(OSError):
+                    speaking.sendto(canary, where)
+            for sender, receiver in ((one, two), (two, one)):
+                for there in (receiver.ipv4, receiver.ipv6):
+                    _knock(sender, there)
+
+        def talk() -> None:
+            while not stop.wait(CHATTER_PAUSE):
+                say_once()
+                begun.set()
+            say_once()
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            if not begun.wait(SOCKET_SECONDS):
+                raise HarnessError("the chatter did not begin")
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _knock(sender: Pod, there: str) -> None:
+    """Send a first TCP segment."""
+    with sender.socket(family_of(there), socket.SOCK_STREAM) as knocking:
+        knocking.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        with contextlib.suppress(OSError):
+            knocking.connect((there, CHATTER_PORT))
