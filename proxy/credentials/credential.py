@@ -30,9 +30,10 @@ def build_credential(
     try:
         chain = tuple(x509.load_pem_x509_certificates(chain_pem_untrusted))
         roots = tuple(x509.load_pem_x509_certificates(roots_pem))
+        is_ours = chain[0].public_key() == key.public_key()
     except UNREADABLE as error:
         raise Dropped(Drop.CERTIFICATE_PROFILE, str(error)) from error
     own = parse_pod_certificate(chain[0])
-    if chain[0].public_key() != key.public_key():
+    if not is_ours:
         raise Dropped(Drop.CERTIFICATE_PROFILE, "the certificate is not for our key")
     return Credential(key, chain, roots, own)

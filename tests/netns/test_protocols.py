@@ -120,8 +120,10 @@ def test_200_connections_at_once_keep_their_addresses_and_ports(
     assert calling == callers
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("sender", "receiver"), [("nginx1", "nginx2"), ("nginx2", "nginx1")])
+@pytest.mark.parametrize(
+    ("sender", "receiver", "family"),
+    [("nginx1", "nginx2", "ipv4"), ("nginx2", "nginx1", "ipv4"), ("nginx1", "nginx2", "ipv6")],
+)
 def test_100_megabytes_arrive_whole_through_the_session(
     protected: Protected, sender: str, receiver: str, family: Family
 ) -> None:

@@ -18,6 +18,8 @@ from support.project import Project
 from support.servers import ask, bound, receive_exactly, tcp_echo, udp_echo
 from support.tencrypt import Proxy
 
+from proxy.drops import Drop
+
 CANARY = b"canary in the gap"
 ECHO_PORT = 9100
 BACK_SECONDS = 4.0  # about one; the machine may be busy
@@ -70,6 +72,20 @@ def kill_both(proxy: Proxy) -> None:
     running(proxy).wait()
 
 
+def kill_and_delete_tunnel(proxy: Proxy) -> None:
+    """The unreachable routes hold alone."""
+    kill_both(proxy)
+    proxy.pod.ip("link del tenc0\n")
+
+
+def kill_and_flush_routes(proxy: Proxy) -> None:
+    """The filter holds alone."""
+    kill_both(proxy)
+    for option in ("-4", "-6"):
+        proxy.pod.run(["ip", option, "rule", "del", "pref", "99"])
+        proxy.pod.run(["ip", option, "route", "flush", "table", "126"])
+
+
 def running(proxy: Proxy) -> Process:
     assert proxy.process is not None
     return proxy.process
@@ -90,6 +106,8 @@ def wait_for_end(process: int) -> None:
         (kill_agent, "survivor"),
         (kill_both, "restarted"),
         (kill_both, "both"),
+        (kill_and_delete_tunnel, "survivor"),
+        (kill_and_flush_routes, "restarted"),
     ],
 )
 def test_a_killed_peer_leaks_nothing_and_comes_back_by_itself(
@@ -180,12 +198,18 @@ def test_plaintext_in_a_members_name_is_refused(
 
 def test_a_member_without_tencrypt_is_told_nothing_in_clear(project: Project) -> None:
     one, plain = project.fabric["nginx1"], project.fabric["plain"]
+    dropped = project["nginx1"].status()["drops"].get(Drop.NO_SESSION, 0)
     taps = Taps.everywhere(project.fabric)
     with bound(one, one.ipv4, socket.SOCK_DGRAM, 0) as asking:
         asking.sendto(CANARY, (plain.ipv4, SERVER_PORT))
-    project["nginx1"].wait_for_event("unreachable")
+    wait_for("the call to be given up", lambda: given_up(project["nginx1"], plain.ipv4))
     for point, capture in taps.stop().items():
         assert not capture.holding(CANARY)
         if "nginx2" not in point:
             assert capture.kinds()["session HELLO"] >= 1, point
-    assert project["nginx1"].status()["drops"]["no_session"] == 1
+    assert project["nginx1"].status()["drops"][Drop.NO_SESSION] == dropped + 1
+
+
+def given_up(proxy: Proxy, host: str) -> bool:
+    told = [event["address"] for event in proxy.events() if event["event"] == "unreachable"]
+    return host in told

@@ -1,9 +1,20 @@
 """Everything in a pod's kernel that Tencrypt may change: to be compared before and after."""
 
 import json
+from typing import Final
 
 from support.namespaces import Namespace
 from support.tencrypt import Json
+
+# One program for all: it is run before and after each of many small tests.
+_LOOK: Final = """\
+set -e
+ip -j link; echo ----
+ip rule; ip -6 rule; echo ----
+ip route show table all; ip -6 route show table all; echo ----
+nft -s list ruleset; echo ----
+grep . /proc/sys/net/ipv4/conf/*/rp_filter
+"""
 
 
 def kernel_state(place: Namespace) -> Json:
@@ -12,28 +23,21 @@ def kernel_state(place: Namespace) -> Json:
     Without what the kernel adds by itself, and late: routes of link-local addresses (after
     duplicate address detection); carrier and multicast route when a program attaches to tenc0.
     """
-    links = json.loads(place.run(["ip", "-j", "link"]).stdout)
+    links, rules, routes, ruleset, rp_filter = place.run(["sh", "-c", _LOOK]).stdout.split("----\n")
     return {
         "links": {
             link["ifname"]: (link["mtu"], "UP" in link["flags"], link.get("ifalias"))
-            for link in links
+            for link in json.loads(links)
         },
-        "rules": place.run(["ip", "rule"]).stdout + place.run(["ip", "-6", "rule"]).stdout,
-        "routes": [_routes(place, "-4"), _routes(place, "-6")],
-        "filter": place.run(["nft", "-s", "list", "ruleset"]).stdout,
-        "rp_filter": place.run(
-            ["sh", "-c", "grep . /proc/sys/net/ipv4/conf/*/rp_filter"]
-        ).stdout.splitlines(),
+        "rules": rules.splitlines(),
+        "routes": sorted(
+            line.replace(" linkdown", "").strip()
+            for line in routes.splitlines()
+            if not line.startswith("multicast ff00::/8 dev tenc0") and "fe80::" not in line
+        ),
+        "filter": ruleset,
+        "rp_filter": rp_filter.splitlines(),
     }
-
-
-def _routes(place: Namespace, family: str) -> list[str]:
-    lines = place.run(["ip", family, "route", "show", "table", "all"]).stdout.splitlines()
-    return sorted(
-        line.replace(" linkdown", "").strip()
-        for line in lines
-        if not line.startswith("multicast ff00::/8 dev tenc0") and "fe80::" not in line
-    )
 
 
 def refused_count(place: Namespace, counter: str) -> int:
