@@ -30,6 +30,7 @@ class Session:
         "endpoint",
         "generation",
         "group",
+        "heard",
         "index",
         "is_initiator",
         "opened",
@@ -38,6 +39,7 @@ class Session:
         "packets_out",
         "peer",
         "peer_index",
+        "pings",
         "retired",
         "sealer",
         "session_id",
@@ -67,6 +69,8 @@ class Session:
         self.sealer = Sealer(keys.sending, peer_index, buffer)
         self.opener = Opener(keys.receiving)
         self.opened = now
+        self.heard = now  # when a record of the peer last opened
+        self.pings = 0  # sent since then without an answer
         self.confirmed = False
         self.retired = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
@@ -96,4 +100,6 @@ class Session:
             raise Dropped(Drop.WRONG_ENDPOINT)
         if now >= self._ends:
             raise Dropped(Drop.SESSION_ENDED)
-        return self.opener.open(datagram_untrusted, plain, now)
+        size = self.opener.open(datagram_untrusted, plain, now)
+        self.heard = now
+        return size

@@ -17,12 +17,15 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, SessionOpened
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
+from proxy.session.record import REKEY_BLOCKS
 from proxy.session.registry import CONTROL, KINDS, Entropy, Registry
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
 from proxy.session.wire import (
     CLOSE,
     CONFIRM,
     DONE,
+    PING,
+    PONG,
     PREFIX,
     Flight,
     Hello,
@@ -37,6 +40,14 @@ HINT_WINDOW: Final = 1 << 16
 _HINT_BUCKETS: Final = 1024
 _HINTS_A_BUCKET: Final = 4
 """HINTs a second that senders of one hash share: a flood by one address does not silence the others."""
+
+KEEP_ALIVE: Final = 20.0
+"""Seconds of silence after which a peer is asked for a sign of life: below a NAT's usual 30 s for UDP."""
+
+PING_PACE: Final = 2.0
+PINGS_TO_CALL: Final = 3
+PINGS_TO_END: Final = 6
+"""Unanswered PINGs after which the peer is called beside the session, and after which the session ends."""
 
 RENEW_AGAIN: Final = 30.0
 """Seconds between tries to renew a session that has begun to grow old."""
@@ -131,6 +142,7 @@ class SessionTable:
         self._promote(session, now)
         renew_after = RENEW_AFTER if session.is_initiator else RENEW_AFTER * 1.1
         self._registry.timers.at(now + renew_after, partial(self._renew, session.index))
+        self._registry.timers.at(now + KEEP_ALIVE, partial(self._check_alive, session.index))
 
     def control(self, session: Session, kind: int, now: float) -> None:
         """Act on a control record that opened; unknown kinds are counted."""
@@ -138,9 +150,11 @@ class SessionTable:
         if kind == DONE:
             # Each of them: the CONFIRM that answered the last may be lost.
             self._registry.seal_control(session, CONFIRM, now)
+        elif kind == PING:
+            self._registry.seal_control(session, PONG, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
-        elif kind != CONFIRM:
+        elif kind not in {CONFIRM, PONG}:
             self._drops[Drop.UNKNOWN_KIND] += 1
 
     def remove(self, session: Session, why: str) -> None:
@@ -204,6 +218,27 @@ class SessionTable:
         if session is not None and not session.retired:
             self._call_peer(session, now)
             self._registry.timers.at(now + RENEW_AGAIN, partial(self._renew, index))
+
+    def _check_alive(self, index: int, now: float) -> None:
+        session = self.sessions.get(index)
+        if session is None or session.retired:
+            return
+        if max(session.sealer.blocks, session.opener.blocks) > REKEY_BLOCKS:
+            self._call_peer(session, now)
+        # The responder waits a little longer: one PING and its PONG keep both ends alive.
+        due = session.heard + KEEP_ALIVE + (0 if session.is_initiator else PING_PACE)
+        if now < due:
+            session.pings = 0
+        elif session.pings == PINGS_TO_END:
+            self.remove(session, "peer silent")
+            return
+        else:
+            if session.pings == PINGS_TO_CALL:
+                self._call_peer(session, now)
+            session.pings += 1
+            self._registry.seal_control(session, PING, now)
+            due = now + PING_PACE
+        self._registry.timers.at(due, partial(self._check_alive, index))
 
     def _retire(self, session: Session, now: float) -> None:
         evicted = self._registry.pairs[pair_key(session.peer)].retire(session)

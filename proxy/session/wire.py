@@ -27,7 +27,8 @@ TAG: Final = 16
 PREFIX: Final = 4
 """Sealed in front of each body: kind, a zero, inner segment size."""
 
-PACKET, DONE, CONFIRM, CLOSE = 0, 1, 2, 3
+PACKET, DONE, CONFIRM, CLOSE, PING, PONG = range(6)
+"""Kinds of records."""
 
 _HELLO = Struct(">BBBBIQ")
 _RETRY = Struct(f">BBHIQ{COOKIE_SIZE}s")

@@ -7,8 +7,9 @@ from sim.world import PORT, Node, Weather, World, udp_packet
 from support.pki import BOTH_ENDS, HOUR, START, Authority, Leaf
 
 from proxy.drops import Drop
-from proxy.session.events import CallFailed, HandshakeRefused, SessionOpened
+from proxy.session.events import CallFailed, HandshakeRefused, SessionClosed, SessionOpened
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, SESSION_LIFE
+from proxy.session.table import KEEP_ALIVE, PING_PACE, PINGS_TO_END
 from proxy.session.wire import FLIGHT, HINT, RECORD, RECORD_HEADER, Hint
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -82,9 +83,9 @@ def test_both_ends_calling_at_once_end_in_one_session(authority: Authority, seed
     b.send_packet(udp_packet(B, A, b"from b"))
     world.run(10)
     assert agree(a, b)
+    world.weather = FAIR
     world.run(RETIRED_LIFE)
     assert len(a.table.sessions) == len(b.table.sessions) == 1
-    world.weather = FAIR
     a.send_packet(udp_packet(A, B, b"after"))
     b.send_packet(udp_packet(B, A, b"after"))
     world.run(1)
@@ -135,6 +136,58 @@ def test_session_is_renewed_before_it_ends_and_loses_nothing(authority: Authorit
     assert len(b.received) == sent
     assert agree(a, b)
     assert not any(isinstance(event, CallFailed) for event in a.events + b.events)
+
+
+def test_idle_session_is_kept_alive_by_few_datagrams(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(1)
+    before = sealing_id(a, PACKED_B)
+    world.carried.clear()
+    world.run(300)
+    assert sealing_id(a, PACKED_B) == sealing_id(b, PACKED_A) == before
+    assert 300 / KEEP_ALIVE - 2 <= len(world.carried) / 2 <= 300 / KEEP_ALIVE + 2
+
+
+def test_peer_that_only_listens_is_not_taken_for_dead(authority: Authority) -> None:
+    world, a, b = two(authority)
+    for _ in range(120):
+        a.send_packet(udp_packet(A, B, b"to a sink"))
+        world.run(1)
+    assert len(b.received) == 120
+    assert sum(isinstance(event, SessionOpened) for event in a.events) == 1
+
+
+def test_peer_that_vanished_is_noticed_and_found_again(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(1)
+    world.tamper = lambda _data, _from, _to: []
+    world.run(KEEP_ALIVE + PINGS_TO_END * PING_PACE + 1)
+    assert not a.table.sessions
+    assert any(
+        isinstance(event, SessionClosed) and event.why == "peer silent" for event in a.events
+    )
+    world.tamper = lambda data, _from, _to: [data]
+    b.received.clear()
+    a.send_packet(udp_packet(A, B, b"again"))
+    world.run(1)
+    assert b.received == [udp_packet(A, B, b"again")]
+
+
+def test_session_that_has_sealed_much_is_renewed_in_time(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.session.table.REKEY_BLOCKS", 500)
+    world, a, b = two(authority)
+    sent = 0
+    while world.now < 160:
+        a.send_packet(udp_packet(A, B, sent.to_bytes(4, "big") + bytes(300)))
+        sent += 1
+        world.run(0.5)
+    assert len(b.received) == sent
+    assert 2 <= sum(isinstance(event, SessionOpened) for event in a.events) <= 5
+    assert agree(a, b)
 
 
 def test_orderly_stop_tells_the_peer(authority: Authority) -> None:
