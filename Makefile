@@ -14,7 +14,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 help:
 	@echo "make demo       one protected curl between two pods, told as a story (root)"
 	@echo "make test       every tier of tests that fits a few minutes (root)"
-	@echo "make test-full  the same with coverage and, later, with the large counts (root)"
+	@echo "make test-full  the same with the large counts and coverage (root)"
 	@echo "make fuzz       each parser of untrusted bytes under atheris, 10 minutes in all"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff lay out the code"
@@ -74,5 +74,5 @@ lock:
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file=$$name.txt $$name.in; done
 
 clean:
-	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist __pycache__ .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find proxy ca policy tests -name __pycache__ -prune -exec rm -rf {} +

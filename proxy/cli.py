@@ -193,6 +193,6 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(status, indent=2) if args.json else draw(status))
     except OSError as error:
         return _say(f"status: no proxy answers at {path}: {error.strerror or error}", FAILED)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         return _say(f"status: {path} is not a proxy of this version: {error}", FAILED)
     return FINE

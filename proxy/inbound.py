@@ -75,6 +75,8 @@ class Inbound:
         if self._plain[0] != PACKET:
             self._table.control(session, self._plain[0], now)
             return None
+        if self._plain[2] or self._plain[3]:
+            raise Dropped(Drop.PACKET_MALFORMED, "inner segment size, which nobody was offered")
         packet = self._plain[PREFIX:size]
         self._check(session, packet)
         session.packets_in += 1

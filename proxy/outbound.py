@@ -66,11 +66,15 @@ class Outbound:
         """Yield what waited for a session's peer; send each before asking for the next."""
         for address in session.peer.addresses:
             if self._table.current.get(address) is not session:
+                if address not in self._table.current and address in self._waiting:
+                    self._table.connect(address, now)  # closed before its packets could go
                 continue
             for plain in self._waiting.take(address):
                 sending = self._seal(session, plain, now)
                 if sending is not None:
                     yield sending
+                else:
+                    self._drops[Drop.NO_SESSION] += 1
 
     def give_up(self, address: bytes) -> None:
         """Drop what waits for an address that could not be called."""
@@ -85,8 +89,9 @@ class Outbound:
             raise Dropped(Drop.OWN_ADDRESS)
 
     def _wait(self, destination: bytes, plain: memoryview, now: float) -> None:
-        self._waiting.add(destination, bytes(plain))
+        # First the call: a full queue must not keep an address from being called.
         self._table.connect(destination, now)
+        self._waiting.add(destination, bytes(plain))
 
     def _seal(self, session: Session, plain: memoryview | bytes, now: float) -> Sending | None:
         try:

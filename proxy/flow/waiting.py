@@ -23,11 +23,14 @@ class WaitingPackets:
 
     def add(self, address: bytes, plain: bytes) -> None:
         """Keep one; raises `Dropped` (QUEUE_FULL)."""
-        queue = self._queues.setdefault(address, deque())
-        if len(queue) >= MOST_FOR_ONE or self._count >= MOST_IN_ALL:
+        if len(self._queues.get(address, ())) >= MOST_FOR_ONE or self._count >= MOST_IN_ALL:
             raise Dropped(Drop.QUEUE_FULL)
-        queue.append(plain)
+        self._queues.setdefault(address, deque()).append(plain)
         self._count += 1
+
+    def __contains__(self, address: bytes) -> bool:
+        """Say whether packets wait for an address."""
+        return address in self._queues
 
     def take(self, address: bytes) -> deque[bytes]:
         """Return and forget all that wait for an address, oldest first."""

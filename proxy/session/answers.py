@@ -10,14 +10,17 @@ from proxy.errors import Dropped
 from proxy.session.cookie import CookieJar, Endpoint
 from proxy.session.events import HandshakeRefused
 from proxy.session.handshake import FIRST_REPEAT, LAST_REPEAT, Responder, State
-from proxy.session.pair import LAST_GENERATION
 from proxy.session.registry import Registry
 from proxy.session.session import Session
 from proxy.session.wire import Flight, Hello, Retry
 
 MOST_HALF_OPEN: Final = 256
 MOST_FROM_ONE: Final = 16
-"""Half-open handshakes in all (50 KB of OpenSSL each) and from one IPv4 address or IPv6 /64."""
+MOST_FROM_NETWORK: Final = 128
+"""Half-open handshakes in all (50 KB of OpenSSL each), from one address, and from one IPv6 /64.
+
+A node's pods share a /64, so a stranger among them must not use all of it up with one address of his own.
+"""
 
 REFUSED_LIFE: Final = 1.0
 
@@ -55,12 +58,13 @@ class Answers:
             session = self._registry.sessions.get(responder.header.index)
             if session is None and before is State.FLIGHTS:
                 session = self._registry.establish(responder, now)
-                self._repeat_done(responder, session, FIRST_REPEAT, now)
+                self._repeat_done(session, FIRST_REPEAT, now)
             elif session is not None and flight.tls:
                 self._registry.seal_done(session, now)
         elif before is State.FLIGHTS and responder.refusal is not None:
             # Time enough for its alert to be asked for again; then others need the place more.
-            self._registry.timers.at(now + REFUSED_LIFE, partial(self._expire, key, responder))
+            ours = responder.header.responder_id
+            self._registry.timers.at(now + REFUSED_LIFE, partial(self._expire, key, ours))
             self._registry.tell(HandshakeRefused(source, responder.refusal, is_initiator=False))
 
     def confirmed(self, responder: Responder, now: float) -> None:
@@ -76,9 +80,7 @@ class Answers:
             raise Dropped(Drop.COOKIE)
         if not flight.tls:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "without TLS")
-        if not 0 < header.generation < LAST_GENERATION:
-            raise Dropped(Drop.GENERATION)
-        self._make_room(_network(source))
+        self._make_room(source)
         responder = Responder.answer(
             self._registry.new_tls(None, now),
             source,
@@ -88,31 +90,37 @@ class Answers:
             now=now,
         )
         self._half_open[key] = responder
-        self._from[_network(source)] += 1
-        self._registry.timers.at(responder.timer, partial(self._due, key, responder))
-        self._registry.timers.at(responder.deadline, partial(self._expire, key, responder))
+        self._from.update(_networks(source))
+        # Timers hold ids: what made room for others must not keep its 50 KB until then.
+        ours = responder.header.responder_id
+        self._registry.timers.at(responder.timer, partial(self._due, key, ours))
+        self._registry.timers.at(responder.deadline, partial(self._expire, key, ours))
         return responder
 
-    def _due(self, key: _Key, responder: Responder, now: float) -> None:
-        if self._half_open.get(key) is not responder or now >= responder.deadline:
+    def _find(self, key: _Key, ours: int) -> Responder | None:
+        responder = self._half_open.get(key)
+        return responder if responder and responder.header.responder_id == ours else None
+
+    def _due(self, key: _Key, ours: int, now: float) -> None:
+        responder = self._find(key, ours)
+        if responder is None or now >= responder.deadline:
             return
         self._registry.send(responder.handle_timer(now), responder.endpoint)
-        self._registry.timers.at(responder.timer, partial(self._due, key, responder))
+        self._registry.timers.at(responder.timer, partial(self._due, key, ours))
 
-    def _repeat_done(
-        self, responder: Responder, session: Session, repeat_after: float, now: float
-    ) -> None:
+    def _repeat_done(self, session: Session, repeat_after: float, now: float) -> None:
         if session.confirmed or session.index not in self._registry.sessions:
             return
         self._registry.seal_done(session, now)
         repeat_after = min(2 * repeat_after, LAST_REPEAT)
         self._registry.timers.at(
             now + repeat_after,
-            lambda later: self._repeat_done(responder, session, repeat_after, later),
+            lambda later: self._repeat_done(session, repeat_after, later),
         )
 
-    def _expire(self, key: _Key, responder: Responder, now: float) -> None:
-        if self._half_open.get(key) is not responder:
+    def _expire(self, key: _Key, ours: int, now: float) -> None:
+        responder = self._find(key, ours)
+        if responder is None:
             return
         self._forget(key, now)
         session = self._registry.sessions.get(responder.header.index)
@@ -122,9 +130,12 @@ class Answers:
             refusal = Dropped(Drop.HANDSHAKE_TIMEOUT)
             self._registry.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
 
-    def _make_room(self, network: str) -> None:
-        if self._from[network] >= MOST_FROM_ONE:
-            raise Dropped(Drop.HANDSHAKES_FULL, network)
+    def _make_room(self, source: Endpoint) -> None:
+        for network, most in zip(
+            _networks(source), (MOST_FROM_ONE, MOST_FROM_NETWORK), strict=False
+        ):
+            if self._from[network] >= most:
+                raise Dropped(Drop.HANDSHAKES_FULL, network)
         if len(self._half_open) < MOST_HALF_OPEN:
             return
         # Whoever sees cookies go by can open many and finish none: the oldest that never spoke TLS goes.
@@ -145,13 +156,13 @@ class Answers:
 
     def _close(self, key: _Key) -> None:
         del self._half_open[key]
-        network = _network(key[0])
-        self._from[network] -= 1
-        if not self._from[network]:
-            del self._from[network]
+        for network in _networks(key[0]):
+            self._from[network] -= 1
+            if not self._from[network]:
+                del self._from[network]
 
 
-def _network(source: Endpoint) -> str:
-    """Return whose source it is: one IPv4 address, or the /64 that one IPv6 host can draw on."""
+def _networks(source: Endpoint) -> tuple[str, ...]:
+    """Return whose source it is: the address, and the /64 that one IPv6 host can draw on."""
     host = source[0]
-    return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
+    return (host, str(IPv6Network((host, 64), strict=False))) if ":" in host else (host,)

@@ -67,7 +67,7 @@ class Exchange:
     def handle_timer(self, now: float) -> list[bytes]:
         """Return what to repeat; a handshake past its deadline, or without progress, is refused."""
         stalled = self.is_initiator and now >= self._progressed + PROGRESS
-        if now >= self.deadline or (stalled and self.state is not State.CONFIRMING):
+        if now >= self.deadline or stalled:
             self.refusal = self.refusal or Dropped(Drop.HANDSHAKE_TIMEOUT)
             return []
         self._repeat_after = min(2 * self._repeat_after, LAST_REPEAT)
@@ -120,7 +120,7 @@ class Exchange:
         try:
             self.proven = self._tls.step(tls_untrusted)
         except Dropped as refusal:
-            self.refusal, self.state = refusal, State.REFUSED
+            self.refusal, self.state = refusal.with_traceback(None), State.REFUSED
         else:
             if self.proven is not None:
                 self.state = State.CONFIRMING
@@ -202,7 +202,7 @@ class Initiator(Exchange):
             if in_order:
                 self._tls.read_refusal(in_order)
         except Dropped as refusal:
-            self.refusal, self.state = refusal, State.REFUSED
+            self.refusal, self.state = refusal.with_traceback(None), State.REFUSED
         return []
 
     _ON_RETRY: ClassVar[Mapping[State, Callable[["Initiator"], list[bytes]]]] = {

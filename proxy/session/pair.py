@@ -12,8 +12,8 @@ LAST_GENERATION: Final = (1 << 63) - 1
 """Higher ones are refused: a peer that counts so far has misbehaved, and spoils only its own pair."""
 
 FIRST_PACE: Final = 1.0
-LAST_PACE: Final = 60.0
-"""Seconds between handshakes that HINTs may start; doubled by each HINT that proved false."""
+LAST_PACE: Final = 4.0
+"""Seconds between handshakes that HINTs may start, doubling: who forges them costs us one in four seconds."""
 
 PairKey = tuple[str, str]
 
@@ -52,10 +52,6 @@ class Pair:
         self._next_hint = now + self._hint_pace
         self._hint_pace = min(2 * self._hint_pace, LAST_PACE)
         return True
-
-    def hint_was_true(self) -> None:
-        """Note that a peer came without our old session: its HINTs are honest."""
-        self._hint_pace = FIRST_PACE
 
     def retire(self, session: Session) -> Session | None:
         """Keep ``session`` for what is still under way; return the one that must go for it, if any."""

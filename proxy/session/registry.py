@@ -15,7 +15,7 @@ from proxy.errors import Dropped, Unusable
 from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, HandshakeRefused, SessionClosed
 from proxy.session.handshake import Exchange
-from proxy.session.pair import Pair, PairKey, pair_key
+from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
 from proxy.session.record import SealingBuffer
 from proxy.session.session import Session
 from proxy.session.timers import Timers
@@ -101,13 +101,18 @@ class Registry:
         proven, theirs, own = exchange.proven, exchange.theirs, self._credential.own
         if proven is None or theirs is None:
             raise RuntimeError("only a proven handshake makes a session")
-        if exchange.header.index in self.sessions:
+        if (
+            exchange.header.index in self.sessions
+            or (exchange.endpoint, theirs.index) in self.by_peer
+        ):
             raise Dropped(Drop.HANDSHAKE_MISMATCH, "receiver index taken")
         pair = self.pairs.setdefault(pair_key(proven.peer), Pair())
         if exchange.is_initiator:
             generation = exchange.header.generation
         else:
-            generation = max(theirs.generation, pair.highest_generation() + 1)
+            # An impossible proposal may stem from another pod that had the address: it counts for nothing.
+            proposed = theirs.generation if theirs.generation < LAST_GENERATION else 0
+            generation = max(proposed, pair.highest_generation() + 1)
         session = Session(
             exchange.keys(own.fingerprint),
             proven.peer,

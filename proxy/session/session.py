@@ -101,5 +101,6 @@ class Session:
         if now >= self._ends:
             raise Dropped(Drop.SESSION_ENDED)
         size = self.opener.open(datagram_untrusted, plain, now)
-        self.heard = now
+        if size:
+            self.heard = now
         return size

@@ -39,7 +39,7 @@ HINT_WINDOW: Final = 1 << 16
 
 _HINT_BUCKETS: Final = 1024
 _HINTS_A_BUCKET: Final = 4
-"""HINTs a second that senders of one hash share: a flood by one address does not silence the others."""
+"""HINTs a second for addresses of one hash: a flood by one address does not silence the others."""
 
 KEEP_ALIVE: Final = 20.0
 """Seconds of silence after which a peer is asked for a sign of life: below a NAT's usual 30 s for UDP."""
@@ -131,12 +131,13 @@ class SessionTable:
 
         The responder's first is DONE with the generation it chose; raises `Dropped` where it is not.
         """
-        exchange = self._registry.confirming.pop(session.index, None)
+        exchange = self._registry.confirming.get(session.index)
         if isinstance(exchange, Initiator):
-            session.generation = _chosen_generation(plain, session.generation)
+            session.generation = _chosen_generation(plain)
             self._calls.confirmed(exchange)
         elif isinstance(exchange, Responder):
             self._answers.confirmed(exchange, now)
+        self._registry.confirming.pop(session.index, None)
         session.confirmed = True
         self._registry.events.append(SessionOpened(session))
         self._promote(session, now)
@@ -166,7 +167,7 @@ class SessionTable:
         if now >= self._hints_since + 1:
             self._hints.clear()
             self._hints_since = now
-        bucket = hash((source[0], index)) % _HINT_BUCKETS
+        bucket = hash(source[0]) % _HINT_BUCKETS
         if self._hints[bucket] < _HINTS_A_BUCKET:
             self._hints[bucket] += 1
             self._registry.send([Hint(index, counter).encode()], source)
@@ -252,9 +253,9 @@ class SessionTable:
             self.remove(session, "replaced")
 
 
-def _chosen_generation(done: memoryview, proposed: int) -> int:
+def _chosen_generation(done: memoryview) -> int:
     chosen = int.from_bytes(done[PREFIX : PREFIX + 8], "big")
-    if done[0] != DONE or len(done) < PREFIX + 8 or not proposed <= chosen <= LAST_GENERATION:
+    if done[0] != DONE or len(done) < PREFIX + 8 or not 0 < chosen <= LAST_GENERATION:
         raise Dropped(Drop.GENERATION)
     return chosen
 

@@ -25,8 +25,15 @@ class Timers:
 
     def run(self, now: float) -> None:
         """Call all that are due; those that they add with a time up to ``now`` wait for the next run."""
-        due = []
-        while self._heap and self._heap[0][0] <= now:
-            due.append(heappop(self._heap)[2])
-        for callback in due:
-            callback(now)
+        newest = self._sequence
+        later = []
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                one = heappop(self._heap)
+                if one[1] > newest:
+                    later.append(one)
+                else:
+                    one[2](now)
+        finally:
+            for one in later:
+                heappush(self._heap, one)

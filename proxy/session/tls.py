@@ -81,11 +81,11 @@ class TlsEnd:
     ) -> None:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
         self._own, self._called, self._wall, self._group = own, called, wall, group
-        self._refusal: Dropped | None = None
+        self._early = _Early(own, called, wall)
         self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(
-            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._judge_early
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._early.judge
         )
         if called is None:
             self._connection.set_accept_state()
@@ -104,7 +104,7 @@ class TlsEnd:
         except SSL.WantReadError:
             return None
         except SSL.Error as error:
-            raise self._refusal or _explain(error) from None
+            raise self._early.refusal or _explain(error) from None
         try:
             proven = self._prove()
         except Dropped:
@@ -145,22 +145,6 @@ class TlsEnd:
                 raise refusal from None
             self._deaf = True
 
-    def _judge_early(
-        self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
-    ) -> bool:
-        # Inside the handshake only so that the peer gets an alert and not silence; `_prove` decides.
-        if not ok:
-            reason = Drop.CERTIFICATE_PROFILE if error == _WRONG_PURPOSE else Drop.UNTRUSTED
-            self._refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")
-            return False
-        if depth == 0:
-            try:
-                judge_chain([_parsed(leaf)], self._own, self._called, self._wall)
-            except Dropped as refusal:
-                self._refusal = refusal
-                return False
-        return True
-
     def _prove(self) -> Proven:
         connection = self._connection
         suite, group = connection.get_cipher_name(), connection.get_group_name()
@@ -174,6 +158,32 @@ class TlsEnd:
         chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
         peer = judge_chain(chain, self._own, self._called, self._wall)
         return Proven(peer, suite, group, connection.export_keying_material)
+
+
+class _Early:
+    """Judges inside the handshake, so that a peer gets an alert and not silence; `_prove` decides.
+
+    Not `TlsEnd` itself: the connection holds its callback, and a cycle would keep 50 KB until the collector comes.
+    """
+
+    def __init__(self, own: PodCertificate, called: bytes | None, wall: float) -> None:
+        self._own, self._called, self._wall = own, called, wall
+        self.refusal: Dropped | None = None
+
+    def judge(
+        self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
+    ) -> bool:
+        if not ok:
+            reason = Drop.CERTIFICATE_PROFILE if error == _WRONG_PURPOSE else Drop.UNTRUSTED
+            self.refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")
+            return False
+        if depth == 0:
+            try:
+                judge_chain([_parsed(leaf)], self._own, self._called, self._wall)
+            except Dropped as refusal:
+                self.refusal = refusal
+                return False
+        return True
 
 
 def _parsed(leaf: crypto.X509) -> x509.Certificate:

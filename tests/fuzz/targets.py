@@ -201,7 +201,7 @@ TARGETS: dict[str, Target] = {
     "settings": Target(settings, (SettingsError,), pod_toml),
     "status": Target(
         drawn,
-        (ValueError, KeyError, TypeError, RecursionError),
+        (ValueError, KeyError, TypeError, OverflowError, RecursionError),
         lambda: [b'{"pod": {}, "certificate": {"serial": "1"}}'],
         good=False,
     ),

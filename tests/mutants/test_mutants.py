@@ -165,7 +165,7 @@ MUTANTS = [
     Mutant(
         "any authority",
         "proxy/session/tls.py",
-        '            self._refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")\n'
+        '            self.refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")\n'
         "            return False\n",
         "",
         f"{SIM}::test_peer_of_another_authority_is_refused",
@@ -196,7 +196,7 @@ MUTANTS = [
         "a refused peer gets our Finished",
         "proxy/session/tls.py",
         "            except Dropped as refusal:\n"
-        "                self._refusal = refusal\n                return False\n",
+        "                self.refusal = refusal\n                return False\n",
         "            except Dropped:\n                pass\n",
         f"{UNIT}/session/test_tls.py::test_refused_responder_never_gets_our_finished",
     ),
