@@ -1,6 +1,11 @@
 """Options that all tiers share."""
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair: a benchmark is never a timed test.
+settings.register_profile("tencrypt", deadline=None)
+settings.load_profile("tencrypt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
