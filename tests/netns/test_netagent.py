@@ -20,6 +20,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from support.processes import wait_for
 
 from proxy.drivers.tun import VNET_HEADER_SIZE, Tun
 from proxy.netagent.drivers import apply
@@ -395,6 +396,8 @@ def test_what_programs_send_is_read_whole_from_the_tunnel_and_answers_return(
         apply.set_up(plan(SETTINGS))
         with user(0):
             tun = Tun.open()
+        # Until its queue is active the kernel drops what is sent to a device just attached.
+        wait_for("tenc0's queue", lambda: "noop" not in _ip("link", "show", "tenc0"))
     try:
         assert tun.read_into(memoryview(buffer)) == 0
         with udp(pair.a, version, 0) as program:
