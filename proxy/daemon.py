@@ -29,8 +29,16 @@ from proxy.errors import Dropped
 from proxy.flow.members import Members
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
-from proxy.session.events import CallFailed, Event, HandshakeRefused, SessionClosed, SessionOpened
+from proxy.session.events import (
+    CallFailed,
+    Event,
+    HandshakeRefused,
+    SessionClosed,
+    SessionMoved,
+    SessionOpened,
+)
 from proxy.session.table import SessionTable
+from proxy.session.wire import RECORD_OVERHEAD
 from proxy.settings import Settings
 from proxy.status import JsonObject, report
 
@@ -170,11 +178,16 @@ class _Daemon:
     async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
         loop, settings = asyncio.get_running_loop(), self._settings
         table = SessionTable(
-            credential, settings.session_port, os.urandom, self._drops, wall_offset
+            credential,
+            settings.session_port,
+            os.urandom,
+            self._drops,
+            wall_offset=wall_offset,
+            largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
         )
         own = frozenset(address.packed for address in self._place.addresses)
         members = Members(settings.members)
-        outbound = Outbound(table, own, members, self._place.tunnel_mtu, self._drops)
+        outbound = Outbound(table, own, members, self._drops)
         inbound = Inbound(table, own, self._drops)
         sockets: dict[int, SessionSocket] = {
             a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses
@@ -228,6 +241,15 @@ def _log_event(event: Event) -> None:
                 generation=session.generation,
                 cipher=session.suite,
                 group=session.group,
+            )
+        case SessionMoved(session, before):
+            logs.event(
+                "session_moved",
+                peer=session.peer.pod,
+                identity=session.peer.identity.uri,
+                endpoint=session.endpoint[0],
+                port=session.endpoint[1],
+                before=before[0],
             )
         case SessionClosed(session, why):
             logs.event(

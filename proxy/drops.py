@@ -18,7 +18,7 @@ class Drop(StrEnum):
     HINT = "hint"  # a HINT that fits no session, or came too soon after the last
     # Records.
     UNKNOWN_INDEX = "unknown_index"  # no session: ours ended, or the peer restarted, or forged
-    WRONG_ENDPOINT = "wrong_endpoint"  # the session's peer sends from another address
+    WRONG_ENDPOINT = "wrong_endpoint"  # the first record comes from elsewhere than its handshake
     REPLAY = "replay"  # counter seen before, or too old
     TOKEN = "token"  # noqa: S105 - a reason's name; the header is forged
     REASSEMBLY = "reassembly"  # a piece contradicts the others of its record
@@ -47,7 +47,8 @@ class Drop(StrEnum):
     NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes to no member
     QUEUE_FULL = "queue_full"  # too many packets wait for a handshake
     NO_SESSION = "no_session"  # the handshake for which the packet waited failed
-    TOO_BIG = "too_big"  # does not fit one record
+    TOO_BIG = "too_big"  # does not fit the path (the application was told), or no record
+    ECN = "ecn"  # a router marked congestion, and the packet's ends understand no marks
     SOCKET = "socket"  # the kernel took no datagram
     TUN = "tun"  # the kernel took no packet
     BUG = "bug"  # an exception that should not be: the log has it

@@ -3,7 +3,7 @@
 1. `Inbound.datagram`: is it a record? Everything else is the handshakes' (`SessionTable.receive_datagram`).
 2. Length and receiver index find the session; source, counter, token and AEAD open the record.
 3. The first record confirms its session; control records are the table's.
-4. `_check`: the sender's certificate names the packet's source, and its destination is ours.
+4. `_check`: the sender's certificate names the packet's source, and its destination is ours; marks go inside.
 5. The driver writes the frame to tenc0.
 """
 
@@ -11,6 +11,7 @@ from typing import Final
 
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
+from proxy.packet.ecn import decapsulate
 from proxy.packet.ip import parse_packet
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
@@ -37,23 +38,24 @@ class Inbound:
         self._plain = self._frame[HEADROOM:]
 
     def datagram(
-        self, data_untrusted: memoryview, source: Endpoint, now: float
+        self, data_untrusted: memoryview, source: Endpoint, now: float, ecn: int = 0
     ) -> memoryview | None:
         """Take one datagram; return virtio header and packet to write to TUN, good until the next call.
 
+        ``ecn`` is the field outside (RFC 3168), which nobody has authenticated.
         Returns None for handshakes, control records, incomplete records and all that is refused and counted.
         """
         if not data_untrusted or data_untrusted[0] < RECORD:
             self._table.receive_datagram(data_untrusted, source, now)
             return None
         try:
-            return self._record(data_untrusted, source, now)
+            return self._record(data_untrusted, source, now, ecn)
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
         return None
 
     def _record(
-        self, datagram_untrusted: memoryview, source: Endpoint, now: float
+        self, datagram_untrusted: memoryview, source: Endpoint, now: float, ecn: int
     ) -> memoryview | None:
         check_record_length(datagram_untrusted)
         _, _, _, index, counter = CANONICAL_STRUCT.unpack_from(datagram_untrusted)
@@ -62,7 +64,7 @@ class Inbound:
             self._table.hint(index, counter, source, now)
             raise Dropped(Drop.UNKNOWN_INDEX)
         try:
-            size = session.open(datagram_untrusted, source, self._plain, now)
+            size = session.open(datagram_untrusted, source, self._plain, now, ecn)
         except Unusable:
             self._table.remove(session, "ended")
             raise Dropped(Drop.SESSION_ENDED) from None
@@ -70,15 +72,20 @@ class Inbound:
             return None
         if size < PREFIX or self._plain[1]:
             raise Dropped(Drop.PACKET_MALFORMED, "record's prefix")
+        if self._plain[0] != PACKET and datagram_untrusted[0] != RECORD:
+            raise Dropped(Drop.PACKET_MALFORMED, "control record of several datagrams")
         if not session.confirmed:
             self._table.first_record(session, self._plain[:size], now)
+        if source != session.endpoint:
+            self._table.heard_from(session, source, now)
         if self._plain[0] != PACKET:
-            self._table.control(session, self._plain[0], now)
+            self._table.control(session, self._plain[:size], source, now)
             return None
         if self._plain[2] or self._plain[3]:
             raise Dropped(Drop.PACKET_MALFORMED, "inner segment size, which nobody was offered")
         packet = self._plain[PREFIX:size]
         self._check(session, packet)
+        decapsulate(packet, session.opener.ecn)
         session.packets_in += 1
         session.bytes_in += len(packet)
         self._frame[:VNET_HEADER] = _NO_HEADER

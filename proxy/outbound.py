@@ -2,45 +2,51 @@
 
 1. `Outbound.packet`: tenc0 gave a packet; what does its header say?
 2. `_check`: is it ours, and does it go to a member?
-3. The session of its destination seals it; without one it waits (4) and the destination is called.
-5. The driver sends the datagrams. `Outbound.flush` lets the waiting go once a session is there.
+3. The session of its destination seals it, if the path carries its size; without one it waits (4) and the
+   destination is called.
+5. The driver sends the datagrams, and writes `Outbound.replies` to tenc0: what the application must be told.
+   `Outbound.flush` lets the waiting go once a session is there.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
 from proxy.flow.members import Members
 from proxy.flow.waiting import WaitingPackets
+from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
+from proxy.packet.too_big import may_split, too_big
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
-from proxy.session.wire import PREFIX, RECORD_HEADER, TAG
+from proxy.session.wire import PREFIX, RECORD_OVERHEAD
 
 # The sealed prefix takes the place of the virtio header's last bytes: sealing copies nothing.
 HEADROOM: Final = VNET_HEADER - PREFIX
 
 _NO_PREFIX: Final = bytes(PREFIX)
 
-Sending = tuple[list[memoryview], Endpoint]
+Sending = tuple[list[memoryview], Endpoint, int]
+"""Pieces of datagrams (see `Sealer.seal`), where they go, and the ECN field that they get."""
 
 
 class Outbound:
     """Packets of this pod to sealed datagrams."""
 
     def __init__(
-        self, table: SessionTable, own: frozenset[bytes], members: Members, mtu: int, drops: Drops
+        self, table: SessionTable, own: frozenset[bytes], members: Members, drops: Drops
     ) -> None:
-        """Take packets of at most ``mtu`` bytes from the packed addresses ``own`` to ``members``."""
+        """Take packets from the packed addresses ``own`` to ``members``."""
         self._table = table
         self._own = own
         self._members = members
         self._waiting = WaitingPackets()
         self._drops = drops
-        self._datagram_size = mtu + PREFIX + TAG + RECORD_HEADER
+        self.replies: list[bytes] = []
+        """Frames for tenc0, one a packet refused at most; whoever calls us takes them."""
 
     def packet(self, frame: memoryview, now: float) -> Sending | None:
         """Take virtio header and packet as read from TUN; return what to send, if anything can be sent now.
@@ -70,7 +76,11 @@ class Outbound:
                     self._table.connect(address, now)  # closed before its packets could go
                 continue
             for plain in self._waiting.take(address):
-                sending = self._seal(session, plain, now)
+                try:
+                    sending = self._seal(session, plain, now)
+                except Dropped as dropped:
+                    self._drops[dropped.reason] += 1
+                    continue
                 if sending is not None:
                     yield sending
                 else:
@@ -94,11 +104,21 @@ class Outbound:
         self._waiting.add(destination, bytes(plain))
 
     def _seal(self, session: Session, plain: memoryview | bytes, now: float) -> Sending | None:
+        size = session.path.size
+        packet = memoryview(plain)[PREFIX:]
+        if len(packet) + RECORD_OVERHEAD > size and not may_split(packet):
+            self._refuse_size(packet, size - RECORD_OVERHEAD)
         try:
-            pieces = session.seal(plain, self._datagram_size, now)
+            pieces = session.seal(plain, size, now)
         except Unusable:
             self._table.remove(session, "ended")
             return None
         session.packets_out += 1
-        session.bytes_out += len(plain) - PREFIX
-        return pieces, session.endpoint
+        session.bytes_out += len(packet)
+        return pieces, session.endpoint, inner_ecn(packet)
+
+    def _refuse_size(self, packet: memoryview, fits: int) -> NoReturn:
+        error = too_big(packet, fits)
+        if error is not None:
+            self.replies.append(bytes(VNET_HEADER) + error)
+        raise Dropped(Drop.TOO_BIG, f"{len(packet)} bytes where {fits} fit")

@@ -46,6 +46,7 @@ def _session(session: Session, now: float) -> JsonObject:
         "state": "retired" if session.retired else state,
         "role": "initiator" if session.is_initiator else "responder",
         "generation": session.generation,
+        "datagram_bytes": session.path.size,
         "cipher": session.suite,
         "group": session.group,
         "age_seconds": round(now - session.opened, 3),

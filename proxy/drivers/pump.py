@@ -84,8 +84,8 @@ class Pump:
                 received = session_socket.receive(buffer)
                 if received is None:
                     break
-                size, source = received
-                frame = self._inbound.datagram(buffer[:size], source, now)
+                size, source, ecn = received
+                frame = self._inbound.datagram(buffer[:size], source, now, ecn)
                 if frame is not None and not self._tun.write(frame):
                     self._drops[Drop.TUN] += 1
         except OSError as error:
@@ -107,7 +107,8 @@ class Pump:
                 self._outbound.give_up(event.address)
             self._tell(event)
         for data, endpoint in self._table.datagrams_to_send():
-            self._send(([memoryview(data)], endpoint))
+            self._send(([memoryview(data)], endpoint, 0))
+        self._reply()
         due = self._table.next_timer()
         if self._timer is not None and (due is None or due != self._timer.when()):
             self._timer.cancel()
@@ -115,9 +116,17 @@ class Pump:
         if due is not None and self._timer is None:
             self._timer = self._loop.call_at(due, self._on_timer)
 
+    def _reply(self) -> None:
+        """Write to tenc0 what an application must be told of packets that were refused."""
+        replies = self._outbound.replies
+        for frame in replies:
+            if not self._tun.write(memoryview(frame)):
+                self._drops[Drop.TUN] += 1
+        replies.clear()
+
     def _send(self, sending: Sending) -> None:
-        pieces, endpoint = sending
+        pieces, endpoint, ecn = sending
         session_socket = self._sockets.get(6 if ":" in endpoint[0] else 4)
         for data in pieces if len(pieces) == 1 else datagrams(pieces):
-            if session_socket is None or not session_socket.send(data, endpoint):
+            if session_socket is None or not session_socket.send(data, endpoint, ecn):
                 self._drops[Drop.SOCKET] += 1

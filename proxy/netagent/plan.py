@@ -38,6 +38,8 @@ NFT_TABLE: Final = "tencrypt"
 
 # Record header, inner prefix and AEAD tag of one datagram.
 RECORD_OVERHEAD: Final = 24 + 4 + 16
+# UDP payload of a handshake's first datagram: a path that does not carry it carries no session.
+HELLO: Final = 1200
 _UDP_HEADER: Final = 8
 _IP_HEADER: Final = {4: 20, 6: 40}
 # RFC 8200 section 5: below this the kernel takes IPv6 off a link. RFC 791 page 25 for IPv4.
@@ -177,10 +179,11 @@ def _tunnel_mtu(settings: NetSettings, members: tuple[Network, ...]) -> int:
     carrier = 6 if 6 in both else 4
     overhead = _IP_HEADER[carrier] + _UDP_HEADER + RECORD_OVERHEAD
     mtu = settings.interface_mtu - overhead
-    if mtu < _LEAST_MTU[carrier]:
+    least = max(_LEAST_MTU[carrier] + overhead, HELLO + _IP_HEADER[carrier] + _UDP_HEADER)
+    if settings.interface_mtu < least:
         message = (
             f"interface {settings.interface} has MTU {settings.interface_mtu}: IPv{carrier} "
-            f"through {TUNNEL} needs {_LEAST_MTU[carrier] + overhead}"
+            f"through {TUNNEL} needs {least}"
         )
         if carrier == 6:
             message += ", or leave the IPv6 addresses or members out"

@@ -15,6 +15,14 @@ class SessionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionMoved:
+    """A session's datagrams go to another outer address, which was proved; ``before`` is the former."""
+
+    session: Session
+    before: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session is gone; ``why`` is one of: closed by peer, replaced, ended, not confirmed, stopped."""
 
@@ -39,4 +47,4 @@ class CallFailed:
     refusal: Dropped
 
 
-Event = SessionOpened | SessionClosed | HandshakeRefused | CallFailed
+Event = SessionOpened | SessionMoved | SessionClosed | HandshakeRefused | CallFailed

@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
+from proxy.packet.ecn import combine
 
 OPEN_RECORDS: Final = 2
 """One that is arriving, and one that reordering holds back."""
@@ -23,21 +24,30 @@ class _Partial:
     total: int
     began: float
     data: bytearray
+    ecn: int
     have: set[int] = field(default_factory=set)
 
 
 class Reassembly:
     """The incomplete records of one session; at most two, of 64 KB each."""
 
-    __slots__ = ("_partials", "given_up")
+    __slots__ = ("_partials", "ecn", "given_up")
 
     def __init__(self) -> None:
         """Begin with none; buffers are made when a record of several datagrams begins."""
         self._partials: dict[int, _Partial] = {}
         self.given_up = 0
+        self.ecn = 0  # of the record that was completed last
 
     def add(  # noqa: PLR0913, PLR0917 - the header's fields, once a datagram
-        self, counter: int, count: int, segment: int, total: int, piece: memoryview, now: float
+        self,
+        counter: int,
+        count: int,
+        segment: int,
+        total: int,
+        piece: memoryview,
+        now: float,
+        ecn: int = 0,
     ) -> memoryview | None:
         """Keep one piece; return the whole sealed record once it is complete, else None.
 
@@ -47,15 +57,17 @@ class Reassembly:
         partial = self._partials.get(counter)
         if partial is None:
             self._make_room(counter, now)
-            partial = self._partials[counter] = _Partial(count, total, now, bytearray(total))
+            partial = self._partials[counter] = _Partial(count, total, now, bytearray(total), ecn)
         if (count, total) != (partial.count, partial.total) or segment in partial.have:
             raise Dropped(Drop.REASSEMBLY, "contradicts an earlier piece")
         size = piece_size(total, count)
         partial.data[segment * size : segment * size + len(piece)] = piece
         partial.have.add(segment)
+        partial.ecn = combine(partial.ecn, ecn)
         if len(partial.have) < count:
             return None
         del self._partials[counter]
+        self.ecn = partial.ecn
         return memoryview(partial.data)
 
     def _make_room(self, arriving: int, now: float) -> None:

@@ -117,7 +117,7 @@ class Sealer:
 class Opener:
     """Opens one session's records: order of checks as in the decision, state last, window after the AEAD."""
 
-    __slots__ = ("_aead", "_iv", "_partial", "_tokens", "_window", "blocks")
+    __slots__ = ("_aead", "_iv", "_partial", "_tokens", "_window", "blocks", "ecn")
 
     def __init__(self, keys: DirectionKeys) -> None:
         """Open under ``keys``."""
@@ -127,13 +127,16 @@ class Opener:
         self._window = ReplayWindow()
         self._partial = Reassembly()
         self.blocks = 0
+        self.ecn = 0  # outside the record that opened last
 
     @property
     def lost_pieces(self) -> int:
         """Records given up because pieces of them never came."""
         return self._partial.given_up
 
-    def open(self, datagram_untrusted: memoryview, plain: memoryview, now: float) -> int:
+    def open(
+        self, datagram_untrusted: memoryview, plain: memoryview, now: float, ecn: int = 0
+    ) -> int:
         """Open the record that this datagram completes into ``plain``; return its length (prefix and body).
 
         Returns 0 while pieces are missing. Raises `Dropped`; then ``plain`` holds unauthenticated bytes that
@@ -147,10 +150,10 @@ class Opener:
         self._check_token(header, segment, token)
         sealed: memoryview = datagram_untrusted[RECORD_HEADER:]
         if kind != RECORD:
-            whole = self._partial.add(counter, kind - RECORD + 1, segment, total, sealed, now)
+            whole = self._partial.add(counter, kind - RECORD + 1, segment, total, sealed, now, ecn)
             if whole is None:
                 return 0
-            sealed = whole
+            sealed, ecn = whole, self._partial.ecn
         if self.blocks > LAST_BLOCK:
             raise Unusable
         nonce = (self._iv ^ counter).to_bytes(12, "big")
@@ -161,6 +164,7 @@ class Opener:
             raise Dropped(Drop.FORGED) from None
         self.blocks += (total >> 4) + 1
         self._window.commit(counter)
+        self.ecn = ecn
         return size
 
     def _check_token(self, header: bytes, segment: int, token: bytes) -> None:

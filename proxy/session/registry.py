@@ -16,11 +16,12 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, HandshakeRefused, SessionClosed
 from proxy.session.handshake import Exchange
 from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
+from proxy.session.path_size import PathSize
 from proxy.session.record import SealingBuffer
 from proxy.session.session import Session
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd, make_context
-from proxy.session.wire import DONE, FLIGHT, HELLO, HELLO_SIZE, HINT, RETRY
+from proxy.session.wire import DONE, FLIGHT, HELLO, HINT, NONCE, RECORD_OVERHEAD, RETRY
 
 Entropy = Callable[[int], bytes]
 """Gives that many random bytes: the kernel's in a pod, seeded in a simulation."""
@@ -28,16 +29,22 @@ Entropy = Callable[[int], bytes]
 KINDS: Final = {HELLO: "hello", RETRY: "retry", FLIGHT: "flight", HINT: "hint"}
 CONTROL: Final = "control"
 
-_CONTROL_SIZE: Final = HELLO_SIZE
-
 
 class Registry:
     """Live sessions by receiver index, by peer's index and by pod; outbox, events and timers."""
 
-    def __init__(
-        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    def __init__(  # noqa: PLR0913 - as `SessionTable`
+        self,
+        credential: Credential,
+        port: int,
+        entropy: Entropy,
+        drops: Drops,
+        *,
+        wall_offset: float,
+        largest: int,
     ) -> None:
         """Begin without sessions; see `SessionTable` for the parameters."""
+        self.largest = largest
         self.sessions: dict[int, Session] = {}
         self.by_peer: dict[tuple[Endpoint, int], Session] = {}
         self.pairs: dict[PairKey, Pair] = {}
@@ -84,6 +91,10 @@ class Registry:
         """Return a random number of ``size`` bytes, never 0."""
         return int.from_bytes(self._entropy(size), "big") or 1
 
+    def nonce(self) -> bytes:
+        """Return what a PING asks to be repeated."""
+        return self._entropy(NONCE)
+
     def next_generation(self, address: bytes) -> int:
         """Return what to propose to the pod at a packed address: more than any session that names it has."""
         named = (s.generation for s in self.sessions.values() if address in s.peer.addresses)
@@ -124,6 +135,7 @@ class Registry:
             is_initiator=exchange.is_initiator,
             now=now,
             ends=min(own.not_after, proven.peer.not_after) - self.wall_offset,
+            path=PathSize(self.largest, now),
             buffer=self._buffer,
         )
         pair.sessions.append(session)
@@ -133,24 +145,39 @@ class Registry:
         self.timers.at(session.ends, partial(self._end, session.index))
         return session
 
-    def seal_control(self, session: Session, kind: int, now: float, body: bytes = b"") -> None:
-        """Seal a control record and queue it."""
+    def seal_control(
+        self,
+        session: Session,
+        kind: int,
+        now: float,
+        body: bytes = b"",
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        """Seal a control record, which is one datagram, and queue it for ``endpoint`` or the session's."""
         try:
-            pieces = session.seal(bytes((kind, 0, 0, 0)) + body, _CONTROL_SIZE, now)
+            pieces = session.seal(bytes((kind, 0, 0, 0)) + body, len(body) + RECORD_OVERHEAD, now)
         except Unusable:
             self.remove(session, "ended")
             return
-        self.send([bytes(pieces[0])], session.endpoint)
+        self.send([bytes(pieces[0])], endpoint or session.endpoint)
 
     def seal_done(self, session: Session, now: float) -> None:
         """Tell the initiator, under the new keys, that it is judged, and which generation we chose."""
         self.seal_control(session, DONE, now, session.generation.to_bytes(8, "big"))
 
+    def move(self, session: Session, endpoint: Endpoint) -> None:
+        """Send a session's datagrams to another address from now on."""
+        if self.by_peer.get((session.endpoint, session.peer_index)) is session:
+            del self.by_peer[session.endpoint, session.peer_index]
+        session.endpoint = endpoint
+        self.by_peer.setdefault((endpoint, session.peer_index), session)
+
     def remove(self, session: Session, why: str) -> None:
         """Forget a session."""
         if self.sessions.pop(session.index, None) is None:
             return
-        self.by_peer.pop((session.endpoint, session.peer_index), None)
+        if self.by_peer.get((session.endpoint, session.peer_index)) is session:
+            del self.by_peer[session.endpoint, session.peer_index]
         self.confirming.pop(session.index, None)
         for address in session.peer.addresses:
             if self.current.get(address) is session:

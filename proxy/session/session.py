@@ -7,7 +7,9 @@ from proxy.drops import Drop
 from proxy.errors import Dropped, Unusable
 from proxy.session.cookie import Endpoint
 from proxy.session.keys import SessionKeys
+from proxy.session.path_size import PathSize
 from proxy.session.record import Opener, Sealer, SealingBuffer
+from proxy.session.trial import Trial
 
 RENEW_AFTER: Final = 600.0
 """Seconds until a new handshake is started beside a session."""
@@ -35,8 +37,10 @@ class Session:
         "is_initiator",
         "opened",
         "opener",
+        "packets_asked",
         "packets_in",
         "packets_out",
+        "path",
         "peer",
         "peer_index",
         "pings",
@@ -44,6 +48,8 @@ class Session:
         "sealer",
         "session_id",
         "suite",
+        "trial",
+        "trial_after",
     )
 
     def __init__(  # noqa: PLR0913 - what a session is made of
@@ -59,6 +65,7 @@ class Session:
         is_initiator: bool,
         now: float,
         ends: float,
+        path: PathSize,
         buffer: SealingBuffer,
     ) -> None:
         """Begin at ``now``; ``ends`` (monotonic) is the end of the shorter of both certificates."""
@@ -74,6 +81,10 @@ class Session:
         self.confirmed = False
         self.retired = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
+        self.path = path
+        self.packets_asked = 0  # packets_out when the path was last asked for its size
+        self.trial: Trial | None = None  # of another address for the peer
+        self.trial_after = now
         self._ends = min(now + SESSION_LIFE, ends)
 
     @property
@@ -93,14 +104,19 @@ class Session:
         return self.sealer.seal(plain, datagram_size)
 
     def open(
-        self, datagram_untrusted: memoryview, source: Endpoint, plain: memoryview, now: float
+        self,
+        datagram_untrusted: memoryview,
+        source: Endpoint,
+        plain: memoryview,
+        now: float,
+        ecn: int = 0,
     ) -> int:
-        """Open one datagram (see `Opener.open`) that came from ``source``."""
-        if source != self.endpoint:
+        """Open one datagram (see `Opener.open`) that came from ``source``: any, once the session is confirmed."""
+        if source != self.endpoint and not self.confirmed:
             raise Dropped(Drop.WRONG_ENDPOINT)
         if now >= self._ends:
             raise Dropped(Drop.SESSION_ENDED)
-        size = self.opener.open(datagram_untrusted, plain, now)
+        size = self.opener.open(datagram_untrusted, plain, now, ecn)
         if size:
             self.heard = now
         return size

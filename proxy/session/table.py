@@ -17,13 +17,15 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, SessionOpened
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
-from proxy.session.record import REKEY_BLOCKS
+from proxy.session.path_size import PathSize
 from proxy.session.registry import CONTROL, KINDS, Entropy, Registry
-from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
+from proxy.session.session import RETIRED_LIFE, Session
+from proxy.session.upkeep import Upkeep
 from proxy.session.wire import (
     CLOSE,
     CONFIRM,
     DONE,
+    NONCE,
     PING,
     PONG,
     PREFIX,
@@ -41,30 +43,28 @@ _HINT_BUCKETS: Final = 1024
 _HINTS_A_BUCKET: Final = 4
 """HINTs a second for addresses of one hash: a flood by one address does not silence the others."""
 
-KEEP_ALIVE: Final = 20.0
-"""Seconds of silence after which a peer is asked for a sign of life: below a NAT's usual 30 s for UDP."""
-
-PING_PACE: Final = 2.0
-PINGS_TO_CALL: Final = 3
-PINGS_TO_END: Final = 6
-"""Unanswered PINGs after which the peer is called beside the session, and after which the session ends."""
-
-RENEW_AGAIN: Final = 30.0
-"""Seconds between tries to renew a session that has begun to grow old."""
-
 
 class SessionTable:
     """Who we talk to, and how: handshakes both ways, sessions by receiver index and by peer's address."""
 
-    def __init__(
-        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    def __init__(  # noqa: PLR0913 - what differs from pod to pod
+        self,
+        credential: Credential,
+        port: int,
+        entropy: Entropy,
+        drops: Drops,
+        *,
+        wall_offset: float,
+        largest: int,
     ) -> None:
         """Serve the pod of ``credential``; peers listen on ``port``.
 
         ``entropy`` gives random bytes; ``wall_offset`` is Unix time less monotonic time, and is set anew when
-        the clock is corrected.
+        the clock is corrected; ``largest`` is how many bytes of UDP payload the interface takes.
         """
-        self._registry = Registry(credential, port, entropy, drops, wall_offset)
+        self._registry = Registry(
+            credential, port, entropy, drops, wall_offset=wall_offset, largest=largest
+        )
         self.sessions = self._registry.sessions
         self.current = self._registry.current
         self.sent = self._registry.sent
@@ -74,6 +74,7 @@ class SessionTable:
         self._hints_since = 0.0
         self._calls = Calls(self._registry)
         self._answers = Answers(self._registry, entropy(32))
+        self._upkeep = Upkeep(self._registry, self._calls.connect)
 
     @property
     def wall_offset(self) -> float:
@@ -140,23 +141,30 @@ class SessionTable:
         self._registry.confirming.pop(session.index, None)
         session.confirmed = True
         self._registry.events.append(SessionOpened(session))
+        self._inherit_size(session, now)
         self._promote(session, now)
-        renew_after = RENEW_AFTER if session.is_initiator else RENEW_AFTER * 1.1
-        self._registry.timers.at(now + renew_after, partial(self._renew, session.index))
-        self._registry.timers.at(now + KEEP_ALIVE, partial(self._check_alive, session.index))
+        self._upkeep.begin(session, now)
 
-    def control(self, session: Session, kind: int, now: float) -> None:
-        """Act on a control record that opened; unknown kinds are counted."""
+    def control(self, session: Session, plain: memoryview, source: Endpoint, now: float) -> None:
+        """Act on a control record that opened (prefix and body); unknown kinds are counted."""
+        kind, body = plain[0], bytes(plain[PREFIX : PREFIX + NONCE])
         self.received[CONTROL] += 1
         if kind == DONE:
             # Each of them: the CONFIRM that answered the last may be lost.
             self._registry.seal_control(session, CONFIRM, now)
         elif kind == PING:
-            self._registry.seal_control(session, PONG, now)
+            # Where it came from: its sender may be asking whether that address is reached.
+            self._registry.seal_control(session, PONG, now, body, source)
+        elif kind == PONG:
+            self._upkeep.answered(session, body, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
-        elif kind not in {CONFIRM, PONG}:
+        elif kind != CONFIRM:
             self._drops[Drop.UNKNOWN_KIND] += 1
+
+    def heard_from(self, session: Session, source: Endpoint, now: float) -> None:
+        """Note that a session's record came from another address than the one in use."""
+        self._upkeep.heard_from(session, source, now)
 
     def remove(self, session: Session, why: str) -> None:
         """Forget a session, as at the end of its life."""
@@ -194,7 +202,13 @@ class SessionTable:
         recent = 0 <= session.sealer.counter - hint.counter < HINT_WINDOW
         if not recent or not self._registry.pairs[pair_key(session.peer)].heed_hint(now):
             raise Dropped(Drop.HINT, "old or too soon")
-        self._call_peer(session, now)
+        self._upkeep.call(session, now)
+
+    def _inherit_size(self, session: Session, now: float) -> None:
+        for address in session.peer.addresses:
+            former = self.current.get(address)
+            if former is not None and former.endpoint == session.endpoint:
+                session.path = PathSize(self._registry.largest, now, former.path.size)
 
     def _promote(self, session: Session, now: float) -> None:
         """Let a confirmed session seal for the addresses that it is best for; retire whom it displaces."""
@@ -206,40 +220,6 @@ class SessionTable:
         for one in (*before, session):
             if all(self.current.get(address) is not one for address in one.peer.addresses):
                 self._retire(one, now)
-
-    def _call_peer(self, session: Session, now: float) -> None:
-        sealing = [a for a in session.peer.addresses if self.current.get(a) is session]
-        # The address that answered before, where there are two.
-        sealing.sort(key=lambda address: self._registry.endpoint_of(address) != session.endpoint)
-        if sealing:
-            self.connect(sealing[0], now)
-
-    def _renew(self, index: int, now: float) -> None:
-        session = self.sessions.get(index)
-        if session is not None and not session.retired:
-            self._call_peer(session, now)
-            self._registry.timers.at(now + RENEW_AGAIN, partial(self._renew, index))
-
-    def _check_alive(self, index: int, now: float) -> None:
-        session = self.sessions.get(index)
-        if session is None or session.retired:
-            return
-        if max(session.sealer.blocks, session.opener.blocks) > REKEY_BLOCKS:
-            self._call_peer(session, now)
-        # The responder waits a little longer: one PING and its PONG keep both ends alive.
-        due = session.heard + KEEP_ALIVE + (0 if session.is_initiator else PING_PACE)
-        if now < due:
-            session.pings = 0
-        elif session.pings == PINGS_TO_END:
-            self.remove(session, "peer silent")
-            return
-        else:
-            if session.pings == PINGS_TO_CALL:
-                self._call_peer(session, now)
-            session.pings += 1
-            self._registry.seal_control(session, PING, now)
-            due = now + PING_PACE
-        self._registry.timers.at(due, partial(self._check_alive, index))
 
     def _retire(self, session: Session, now: float) -> None:
         evicted = self._registry.pairs[pair_key(session.peer)].retire(session)

@@ -27,6 +27,12 @@ TAG: Final = 16
 PREFIX: Final = 4
 """Sealed in front of each body: kind, a zero, inner segment size."""
 
+RECORD_OVERHEAD: Final = RECORD_HEADER + PREFIX + TAG
+"""What a record of one datagram adds to its body."""
+
+NONCE: Final = 8
+"""Random bytes at the beginning of a PING's body, which its PONG repeats."""
+
 PACKET, DONE, CONFIRM, CLOSE, PING, PONG = range(6)
 """Kinds of records."""
 

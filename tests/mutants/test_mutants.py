@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SIM = "tests/sim/test_two_nodes.py"
+PATHS = "tests/sim/test_paths.py"
 UNIT = "tests/unit/proxy"
 
 
@@ -57,11 +58,46 @@ MUTANTS = [
         f"{UNIT}/session/test_cookie.py::test_cookie_serves_nobody_else",
     ),
     Mutant(
-        "record from any address",
+        "a first record from any address",
         "proxy/session/session.py",
-        "if source != self.endpoint:",
+        "if source != self.endpoint and not self.confirmed:",
         "if False:",
-        f"{SIM}::test_record_from_another_address_is_refused",
+        f"{PATHS}::test_first_record_counts_only_from_where_the_handshake_was",
+    ),
+    Mutant(
+        "a session moves while the old address answers",
+        "proxy/session/trial.py",
+        "if self.answered_here or age >= GIVE_UP:",
+        "if age >= GIVE_UP:",
+        f"{PATHS}::test_thief_who_passes_on_what_he_gets_moves_nothing",
+    ),
+    Mutant(
+        "a session moves to an address that does not answer",
+        "proxy/session/trial.py",
+        "Outcome.MOVE if self.answered_there and age >= JUDGE",
+        "Outcome.MOVE if age >= JUDGE",
+        f"{PATHS}::test_thief_cannot_move_a_session_whose_peer_is_cut_off",
+    ),
+    Mutant(
+        "a silent path is taken for a narrow one",
+        "proxy/session/path_size.py",
+        "if not self._small_answered:",
+        "if False:",
+        f"{PATHS}::test_silent_path_says_nothing_about_its_size",
+    ),
+    Mutant(
+        "a packet in several datagrams whatever its DF says",
+        "proxy/outbound.py",
+        "if len(packet) + RECORD_OVERHEAD > size and not may_split(packet):",
+        "if False:",
+        f"{PATHS}::test_application_is_told_what_fits",
+    ),
+    Mutant(
+        "a mark of congestion is lost",
+        "proxy/packet/ecn.py",
+        "if outer == CE and inner == NOT_ECT:",
+        "if False:",
+        f"{PATHS}::test_marks_of_the_path_reach_the_application",
     ),
     Mutant(
         "no replay window",

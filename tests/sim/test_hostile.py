@@ -155,7 +155,9 @@ def test_stranger_of_the_same_64_cannot_keep_pods_from_calling(
     # No certificate of ours is needed: only an address at which RETRY arrives.
     stranger = world.join(Authority("nobody").issue(Leaf(pod="s", addresses=("fd00::66",))))
 
-    def hear_cookies_alone(data: memoryview, source: tuple[str, int], now: float) -> None:
+    def hear_cookies_alone(
+        data: memoryview, source: tuple[str, int], now: float, _ecn: int
+    ) -> None:
         if data[0] == RETRY:
             stranger.table.receive_datagram(data, source, now)
 

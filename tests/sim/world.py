@@ -19,9 +19,11 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, Event, SessionOpened
 from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
+from proxy.session.wire import RECORD_OVERHEAD
 
 PORT = 15443
 MTU = 1408
+LARGEST = MTU + RECORD_OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Node:
         self.packed = ip_address(address).packed
         self.own = credential.own.address_texts()
         self.received: list[bytes] = []
+        self.told: list[bytes] = []  # ICMP errors for the pod's own applications
         self.events: list[Event] = []
         self.start()
 
@@ -56,9 +59,10 @@ class Node:
             PORT,
             self.world.random.randbytes,
             self.drops,
-            START.timestamp(),
+            wall_offset=START.timestamp(),
+            largest=LARGEST,
         )
-        self.outbound = Outbound(self.table, own, members, MTU, self.drops)
+        self.outbound = Outbound(self.table, own, members, self.drops)
         self.inbound = Inbound(self.table, own, self.drops)
 
     def send_packet(self, packet: bytes) -> None:
@@ -70,9 +74,9 @@ class Node:
             self._transmit(*sending)
         self.settle()
 
-    def receive(self, data: bytes, source: Endpoint) -> None:
+    def receive(self, data: bytes, source: Endpoint, ecn: int = 0) -> None:
         """Take a datagram from the network."""
-        frame = self.inbound.datagram(memoryview(data), source, self.world.now)
+        frame = self.inbound.datagram(memoryview(data), source, self.world.now, ecn)
         if frame is not None:
             self.received.append(bytes(frame[VNET_HEADER:]))
         self.settle()
@@ -86,6 +90,8 @@ class Node:
                     self._transmit(*sending)
             elif isinstance(event, CallFailed):
                 self.outbound.give_up(event.address)
+        self.told += [frame[VNET_HEADER:] for frame in self.outbound.replies]
+        self.outbound.replies.clear()
         for data, endpoint in self.table.datagrams_to_send():
             self.world.carry(data, self._outer(endpoint), endpoint)
         due = self.table.next_timer()
@@ -98,9 +104,9 @@ class Node:
             self.table.handle_timer(self.world.now)
             self.settle()
 
-    def _transmit(self, pieces: list[memoryview], endpoint: Endpoint) -> None:
+    def _transmit(self, pieces: list[memoryview], endpoint: Endpoint, ecn: int) -> None:
         for data in datagrams(pieces):
-            self.world.carry(data, self._outer(endpoint), endpoint)
+            self.world.carry(data, self._outer(endpoint), endpoint, ecn)
 
     def _outer(self, endpoint: Endpoint) -> str:
         """Return our address of the family of ``endpoint``, as the pod's sockets are bound."""
@@ -118,6 +124,14 @@ class World:
         self.now = 100.0
         self.nodes: dict[str, Node] = {}
         self.carried: list[bytes] = []
+        self.worn: list[int] = []
+        """The ECN fields of all that was carried, as they left."""
+        self.mark: Callable[[int], int] = lambda ecn: ecn
+        """What the path makes of a datagram's ECN field."""
+        self.nat: dict[Endpoint, Endpoint] = {}
+        """By a pod's own outer address and port: what others see instead."""
+        self.mtu: Callable[[str, str], int] = lambda _from, _to: 65_535
+        """Bytes of UDP payload that the path between two addresses carries."""
         self.tamper: Callable[[bytes, str, str], list[bytes]] = lambda data, _from, _to: [data]
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -134,15 +148,18 @@ class World:
         self._sequence += 1
         heapq.heappush(self._agenda, (when, self._sequence, action))
 
-    def carry(self, data: bytes, source: str, endpoint: Endpoint) -> None:
+    def carry(self, data: bytes, source: str, endpoint: Endpoint, ecn: int = 0) -> None:
         """Take a datagram and deliver it later, twice, or never."""
         self.carried.append(data)
+        self.worn.append(ecn)
+        if len(data) > self.mtu(source, endpoint[0]):
+            return
         for changed in self.tamper(data, source, endpoint[0]):
             copies = 1 + (self.random.random() < self.weather.duplication)
             for _ in range(copies):
                 if self.random.random() >= self.weather.loss:
                     delay = self.weather.delay + self.random.random() * self.weather.jitter
-                    deliver = partial(self._deliver, changed, source, endpoint)
+                    deliver = partial(self._deliver, changed, source, endpoint, self.mark(ecn))
                     self.at(self.now + delay, deliver)
 
     def run(self, seconds: float) -> None:
@@ -153,10 +170,14 @@ class World:
             action()
         self.now = end
 
-    def _deliver(self, data: bytes, source: str, endpoint: Endpoint) -> None:
-        node = self.nodes.get(endpoint[0])
-        if node is not None and endpoint[1] == PORT:
-            node.receive(data, (source, PORT))
+    def _deliver(self, data: bytes, source: str, endpoint: Endpoint, ecn: int) -> None:
+        came_from = self.nat.get((source, PORT), (source, PORT))
+        back = {outer: inner for inner, outer in self.nat.items()}
+        host, port = back.get(endpoint, endpoint)
+        node = self.nodes.get(host)
+        hidden = endpoint in self.nat  # behind its NAT nobody is reached by the inner address
+        if node is not None and port == PORT and not hidden:
+            node.receive(data, came_from, ecn)
 
 
 def udp_packet(source: str, destination: str, payload: bytes) -> bytes:

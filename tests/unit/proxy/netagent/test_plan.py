@@ -109,7 +109,7 @@ def test_members_hold_no_address_that_stands_for_no_pod(member: str) -> None:
         (replace(BOTH, session_port=65536), "session port 65536"),
         (replace(BOTH, uid=0), "daemon uid 0"),
         (replace(BOTH, gid=2**32 - 1), "daemon gid 4294967295"),
-        (replace(ONLY_V4, interface_mtu=139), "IPv4 through tenc0 needs 140"),
+        (replace(ONLY_V4, interface_mtu=1227), "IPv4 through tenc0 needs 1228"),
     ],
 )
 def test_what_cannot_work_is_one_clear_line(change: NetSettings, complaint: str) -> None:
