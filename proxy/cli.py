@@ -1,4 +1,4 @@
-"""`tencrypt run` and `tencrypt status`: what a pod's owner types."""
+"""`tencrypt run`, `status` and `rekey`: what a pod's owner types."""
 
 import argparse
 import importlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
     from proxy.netagent.drivers.inspect import InterfaceInfo
@@ -40,6 +41,15 @@ examples:
   tencrypt status
   tencrypt status --socket /run/tencrypt/shop.nginx1.sock --json"""
 
+_REKEY: Final = """\
+Begins a new session, with new keys, beside each one that a running proxy has, and waits until it has taken over.
+No packet is lost; where no handshake succeeds within 5 s, the session there is stays in use (exit code 1)."""
+
+_REKEY_EXAMPLES: Final = """\
+examples:
+  tencrypt rekey
+  tencrypt rekey nginx2 --socket /run/tencrypt/shop.nginx1.sock"""
+
 
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
@@ -68,16 +78,26 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         epilog=_STATUS_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    status.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=Path,
-        help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one",
-    )
-    status.add_argument(
-        "--json", action="store_true", help="print what the proxy answered, for programs"
-    )
     status.set_defaults(func=_status)
+    rekey = subparsers.add_parser(
+        "rekey",
+        help="renew a running proxy's sessions now",
+        description=_REKEY,
+        epilog=_REKEY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    rekey.add_argument("pod", metavar="POD", nargs="?", help="only the sessions with this pod")
+    rekey.set_defaults(func=_rekey)
+    for command in (status, rekey):
+        command.add_argument(
+            "--socket",
+            metavar="PATH",
+            type=Path,
+            help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one",
+        )
+        command.add_argument(
+            "--json", action="store_true", help="print what the proxy answered, for programs"
+        )
 
 
 def _say(message: str, code: int) -> int:
@@ -178,21 +198,43 @@ def _make_run_directory(directory: Path, uid: int) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from proxy.drivers import admin
     from proxy.status import draw
+
+    return _ask("status", args, "GET", "/v1/status", lambda answer: (draw(answer), True))
+
+
+def _rekey(args: argparse.Namespace) -> int:
+    from urllib.parse import urlencode
+
+    from proxy.rekey import draw
+
+    query = urlencode({} if args.pod is None else {"pod": args.pod})
+    return _ask("rekey", args, "POST", f"/v1/rekey?{query}", draw)
+
+
+def _ask(
+    name: str,
+    args: argparse.Namespace,
+    method: str,
+    url: str,
+    draw: "Callable[[dict[str, object]], tuple[str, bool]]",
+) -> int:
+    """Ask the proxy whose socket is named, or the only one there is; print what it says."""
+    from proxy.drivers import admin
 
     path: Path | None = args.socket
     if path is None:
         there = sorted(RUN_DIRECTORY.glob("*.sock")) if RUN_DIRECTORY.is_dir() else []
         if len(there) != 1:
             listing = ", ".join(map(str, there)) or f"none in {RUN_DIRECTORY}"
-            return _say(f"status: name one proxy's socket with --socket: {listing}", WRONG)
+            return _say(f"{name}: name one proxy's socket with --socket: {listing}", WRONG)
         path = there[0]
     try:
-        status = admin.ask(path)
-        print(json.dumps(status, indent=2) if args.json else draw(status))
+        answer = admin.ask(path, method, url)
+        text, fine = draw(answer)
+        print(json.dumps(answer, indent=2) if args.json else text)
     except OSError as error:
-        return _say(f"status: no proxy answers at {path}: {error.strerror or error}", FAILED)
+        return _say(f"{name}: no proxy answers at {path}: {error.strerror or error}", FAILED)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        return _say(f"status: {path} is not a proxy of this version: {error}", FAILED)
-    return FINE
+        return _say(f"{name}: {path} is not a proxy of this version: {error}", FAILED)
+    return FINE if fine else FAILED

@@ -29,6 +29,8 @@ from proxy.errors import Dropped
 from proxy.flow.members import Members
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
+from proxy.rekey import replaced
+from proxy.rekey import report as rekey_report
 from proxy.session.events import (
     CallFailed,
     Event,
@@ -37,6 +39,7 @@ from proxy.session.events import (
     SessionMoved,
     SessionOpened,
 )
+from proxy.session.handshake import HANDSHAKE_LIFE
 from proxy.session.table import SessionTable
 from proxy.session.wire import RECORD_OVERHEAD
 from proxy.settings import Settings
@@ -88,6 +91,8 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._code = FINE
         self._bug_told = 0.0
+        self._news = asyncio.Event()
+        """Set, and replaced by another, at each event of the sessions."""
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -131,6 +136,11 @@ class _Daemon:
             clock_offset=round(answer.time - clock.wall(), 3),
         )
         return credential, answer.time - asyncio.get_running_loop().time()
+
+    def _tell_event(self, event: Event) -> None:
+        _log_event(event)
+        self._news.set()
+        self._news = asyncio.Event()
 
     def _tunnel_gone(self, error: OSError) -> None:
         if not self._stop.is_set():
@@ -199,14 +209,24 @@ class _Daemon:
             outbound=outbound,
             inbound=inbound,
             drops=self._drops,
-            tell=_log_event,
+            tell=self._tell_event,
             fail=self._tunnel_gone,
         )
 
         def status() -> JsonObject:
             return report(credential.own, table, self._drops, loop.time())
 
-        async with admin.serve(Path(settings.admin_socket), status), asyncio.TaskGroup() as tasks:
+        async def rekey(pod: str | None) -> JsonObject:
+            former = table.renew(loop.time(), pod)
+            pump.settle()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HANDSHAKE_LIFE):
+                    while len(replaced(table, former)) < len(former):
+                        await self._news.wait()
+            return rekey_report(table, former)
+
+        serving = admin.serve(Path(settings.admin_socket), status, rekey)
+        async with serving, asyncio.TaskGroup() as tasks:
             pump.start()
             telling = tasks.create_task(self._tell_drops())
             self._channel.send(b"ready")

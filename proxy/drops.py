@@ -31,6 +31,7 @@ class Drop(StrEnum):
     TLS_PARAMETERS = "tls_parameters"  # version, ALPN, suite or key-exchange group
     NO_CERTIFICATE = "no_certificate"
     UNTRUSTED = "untrusted"  # the chain ends in no root of ours
+    REVOKED = "revoked"  # the certificate, its issuer or the pod was withdrawn
     CERTIFICATE_TIME = "certificate_time"  # expired, or not valid yet
     CERTIFICATE_PROFILE = "certificate_profile"  # not a pod's certificate
     FOREIGN_PROJECT = "foreign_project"  # another trust domain or namespace

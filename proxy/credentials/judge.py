@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cryptography import x509
 
 from proxy.credentials.certificate import PodCertificate, parse_pod_certificate
+from proxy.credentials.trust import NONE_REVOKED, Revocations
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -14,6 +15,7 @@ def judge_chain(
     own: PodCertificate,
     called: bytes | None,
     wall: float,
+    revoked: Revocations = NONE_REVOKED,
 ) -> PodCertificate:
     """Return the peer that ``chain`` (leaf first) names, or raise `Dropped` with the reason.
 
@@ -26,6 +28,7 @@ def judge_chain(
     peer = parse_pod_certificate(chain_untrusted[0])
     _check_times(chain_untrusted, wall)
     _check_project(peer, own)
+    revoked.check(chain_untrusted, peer)
     _check_not_ourselves(peer, own)
     if called is not None:
         _check_called(peer, called)

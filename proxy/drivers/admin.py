@@ -1,9 +1,9 @@
-"""The proxy's Unix socket: `tencrypt status` asks here. Its owner and root alone may connect."""
+"""The proxy's Unix socket: `tencrypt status` and `rekey` ask here. Its owner and root alone may connect."""
 
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import AF_UNIX, socket
@@ -15,18 +15,31 @@ from typing_extensions import override
 from proxy.status import JsonObject
 
 _LARGEST_ANSWER: Final = 16 << 20
-_SECONDS: Final = 5
+_SECONDS: Final = 10
+"""For an answer: rekey waits for handshakes, which have 5 s."""
 
 
 @contextlib.asynccontextmanager
-async def serve(path: Path, report: Callable[[], JsonObject]) -> AsyncIterator[None]:
-    """Answer GET /v1/status on a socket at ``path``, of mode 0600, for as long as the context lasts."""
+async def serve(
+    path: Path,
+    report: Callable[[], JsonObject],
+    rekey: Callable[[str | None], Awaitable[JsonObject]],
+) -> AsyncIterator[None]:
+    """Answer on a socket at ``path``, of mode 0600, for as long as the context lasts.
+
+    GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out.
+    """
 
     async def status(_request: web.Request) -> web.Response:
         return web.json_response(report())
 
     app = web.Application()
+
+    async def renew(request: web.Request) -> web.Response:
+        return web.json_response(await rekey(request.query.get("pod")))
+
     app.router.add_get("/v1/status", status)
+    app.router.add_post("/v1/rekey", renew)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     _remove(path)
@@ -59,18 +72,18 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(path: Path) -> JsonObject:
-    """Return a running proxy's status. Raises OSError where nobody answers, ValueError where it is no status."""
+def ask(path: Path, method: str = "GET", url: str = "/v1/status") -> JsonObject:
+    """Return what a running proxy answers. Raises OSError where nobody does, ValueError where it is no JSON object."""
     connection = _UnixConnection(path)
     try:
-        connection.request("GET", "/v1/status")
+        connection.request(method, url)
         answer = connection.getresponse()
         body = answer.read(_LARGEST_ANSWER)
     except HTTPException as error:
         raise ValueError(f"not an answer of a proxy: {error}") from error
     finally:
         connection.close()
-    status = json.loads(body)
-    if answer.status != 200 or not isinstance(status, dict):
+    said = json.loads(body)
+    if answer.status != 200 or not isinstance(said, dict):
         raise ValueError(f"status {answer.status}")
-    return status
+    return said

@@ -57,7 +57,7 @@ class Pump:
         for session_socket in self._sockets.values():
             self._loop.remove_reader(session_socket.fileno())
         self._table.close(self._loop.time())
-        self._settle()
+        self.settle()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -74,7 +74,7 @@ class Pump:
                     self._send(sending)
         except OSError as error:
             self._fail(error)
-        self._settle()
+        self.settle()
 
     def _from_network(self, session_socket: SessionSocket) -> None:
         now = self._loop.time()
@@ -90,14 +90,14 @@ class Pump:
                     self._drops[Drop.TUN] += 1
         except OSError as error:
             self._fail(error)
-        self._settle()
+        self.settle()
 
     def _on_timer(self) -> None:
         self._timer = None
         self._table.handle_timer(self._loop.time())
-        self._settle()
+        self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Do what the last call left to be done: events, datagrams, the next timer."""
         while event := self._table.next_event():
             if isinstance(event, SessionOpened):

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Self
 
 from typing_extensions import override
 
+from proxy.credentials.certificate import PodCertificate
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.cookie import Endpoint
@@ -79,11 +80,16 @@ class Exchange:
         """Whether TLS has had anything of the peer to answer."""
         return self._out.end > 0
 
-    def keys(self, own_fingerprint: bytes) -> SessionKeys:
+    @property
+    def own(self) -> PodCertificate:
+        """The certificate that this handshake proves us with: a newer one may have come since."""
+        return self._tls.own
+
+    def keys(self) -> SessionKeys:
         """Return the session's keys: only after `proven` is set."""
         if self.proven is None or self.theirs is None:
             raise RuntimeError("no keys before the handshake is proven")
-        fingerprints = (own_fingerprint, self.proven.peer.fingerprint)
+        fingerprints = (self.own.fingerprint, self.proven.peer.fingerprint)
         headers = (self.header, self.theirs)
         if not self.is_initiator:
             fingerprints, headers = fingerprints[::-1], headers[::-1]

@@ -10,6 +10,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from proxy.credentials.credential import Credential
+from proxy.credentials.judge import judge_chain
+from proxy.credentials.trust import NONE_REVOKED, Revocations, verify_again
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
 from proxy.session.cookie import Endpoint
@@ -60,6 +62,7 @@ class Registry:
         self.drops = drops
         self._credential = credential
         self._context = make_context(credential)
+        self._revoked = NONE_REVOKED
         self._port = port
         self._entropy = entropy
         self._buffer = SealingBuffer()
@@ -79,7 +82,19 @@ class Registry:
     def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
         """Return a TLS end for one handshake: to the packed address ``called``, or as a responder."""
         own, wall = self._credential.own, now + self.wall_offset
-        return TlsEnd(self._context, own, called=called, wall=wall)
+        return TlsEnd(self._context, own, called=called, wall=wall, revoked=self._revoked)
+
+    def adopt(self, credential: Credential, now: float) -> bool:
+        """Prove ourselves by ``credential`` and believe its roots from now on; say whether the certificate is new."""
+        former, self._credential = self._credential, credential
+        self._context = make_context(credential)
+        self._close_refused(now)
+        return former.own.fingerprint != credential.own.fingerprint
+
+    def revoke(self, revoked: Revocations, now: float) -> None:
+        """Believe nobody of this list, which stands in the place of the former."""
+        self._revoked = revoked
+        self._close_refused(now)
 
     def new_index(self) -> int:
         """Return a random receiver index that no session of ours has."""
@@ -90,6 +105,10 @@ class Registry:
     def random(self, size: int) -> int:
         """Return a random number of ``size`` bytes, never 0."""
         return int.from_bytes(self._entropy(size), "big") or 1
+
+    def fraction(self) -> float:
+        """Return a random number from 0 up to 1."""
+        return int.from_bytes(self._entropy(4), "big") / (1 << 32)
 
     def nonce(self) -> bytes:
         """Return what a PING asks to be repeated."""
@@ -109,7 +128,7 @@ class Registry:
 
         Raises `Dropped` where two handshakes drew one receiver index (2^-32): another attempt follows.
         """
-        proven, theirs, own = exchange.proven, exchange.theirs, self._credential.own
+        proven, theirs = exchange.proven, exchange.theirs
         if proven is None or theirs is None:
             raise RuntimeError("only a proven handshake makes a session")
         if (
@@ -117,6 +136,8 @@ class Registry:
             or (exchange.endpoint, theirs.index) in self.by_peer
         ):
             raise Dropped(Drop.HANDSHAKE_MISMATCH, "receiver index taken")
+        # Since this handshake began, roots or revocations may have changed.
+        self._judge_again(proven.chain, now)
         pair = self.pairs.setdefault(pair_key(proven.peer), Pair())
         if exchange.is_initiator:
             generation = exchange.header.generation
@@ -125,8 +146,9 @@ class Registry:
             proposed = theirs.generation if theirs.generation < LAST_GENERATION else 0
             generation = max(proposed, pair.highest_generation() + 1)
         session = Session(
-            exchange.keys(own.fingerprint),
+            exchange.keys(),
             proven.peer,
+            proven.chain,
             index=exchange.header.index,
             peer_index=theirs.index,
             endpoint=exchange.endpoint,
@@ -134,7 +156,7 @@ class Registry:
             group=proven.group,
             is_initiator=exchange.is_initiator,
             now=now,
-            ends=min(own.not_after, proven.peer.not_after) - self.wall_offset,
+            ends=min(exchange.own.not_after, proven.peer.not_after) - self.wall_offset,
             path=PathSize(self.largest, now),
             buffer=self._buffer,
         )
@@ -188,6 +210,19 @@ class Registry:
         if not pair.sessions:
             del self.pairs[key]
         self.events.append(SessionClosed(session, why))
+
+    def _close_refused(self, now: float) -> None:
+        """Judge the chain of each session again; those that fail end, and nothing happens to others."""
+        for session in list(self.sessions.values()):
+            try:
+                self._judge_again(session.chain, now)
+            except Dropped as refusal:
+                self.drops[refusal.reason] += 1
+                self.remove(session, str(refusal.reason))
+
+    def _judge_again(self, chain: tuple[bytes, ...], now: float) -> None:
+        verified = verify_again(chain, self._credential.roots)
+        judge_chain(verified, self._credential.own, None, now + self.wall_offset, self._revoked)
 
     def _end(self, index: int, now: float) -> None:
         # Timers hold indices, not sessions: what is gone must not keep its memory until then.

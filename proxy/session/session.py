@@ -28,6 +28,7 @@ class Session:
         "_ends",
         "bytes_in",
         "bytes_out",
+        "chain",
         "confirmed",
         "endpoint",
         "generation",
@@ -56,6 +57,7 @@ class Session:
         self,
         keys: SessionKeys,
         peer: PodCertificate,
+        chain: tuple[bytes, ...],
         *,
         index: int,
         peer_index: int,
@@ -70,7 +72,7 @@ class Session:
     ) -> None:
         """Begin at ``now``; ``ends`` (monotonic) is the end of the shorter of both certificates."""
         self.index, self.peer_index = index, peer_index
-        self.endpoint, self.peer = endpoint, peer
+        self.endpoint, self.peer, self.chain = endpoint, peer, chain
         self.generation, self.session_id = generation, keys.session_id
         self.suite, self.group, self.is_initiator = keys.sending.suite, group, is_initiator
         self.sealer = Sealer(keys.sending, peer_index, buffer)

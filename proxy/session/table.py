@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from proxy.credentials.credential import Credential
+from proxy.credentials.trust import Revocations
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.session.answers import Answers
@@ -120,6 +121,21 @@ class SessionTable:
     def next_event(self) -> Event | None:
         """Return the oldest event not yet told."""
         return self._registry.events.popleft() if self._registry.events else None
+
+    # What the owner of credentials, and people, call.
+
+    def adopt(self, credential: Credential, now: float) -> None:
+        """Use ``credential`` from now on: judge all peers by its roots; if its certificate is new, show it to each."""
+        if self._registry.adopt(credential, now):
+            self._upkeep.renew_soon(now)
+
+    def revoke(self, revoked: Revocations, now: float) -> None:
+        """Close the sessions of whom the list names, and open none; it stands in the place of the former."""
+        self._registry.revoke(revoked, now)
+
+    def renew(self, now: float, pod: str | None = None) -> list[Session]:
+        """Begin a handshake beside each session that seals, or beside those with ``pod``; return these sessions."""
+        return self._upkeep.renew_now(now, pod)
 
     # What the data path calls.
 

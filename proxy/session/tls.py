@@ -5,24 +5,25 @@ pyOpenSSL's responder exports keys before the client's Finished, and even after 
 *and* version, ALPN, suite, group and the verified chain were checked on the finished connection.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from proxy.credentials.certificate import UNREADABLE, PodCertificate
 from proxy.credentials.credential import Credential
 from proxy.credentials.judge import judge_chain
+from proxy.credentials.trust import NONE_REVOKED, Revocations, believe
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.keys import PROTOCOL, SUITES, Exporter
 
 DEFAULT_GROUP: Final = "X25519MLKEM768"
 
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: validity is judged by our corrected clock, in `judge_chain`, for each
-# certificate of the chain.
-_NO_CHECK_TIME: Final = 0x200000
 _READ: Final = 65_536
 
 # OpenSSL's X509_V_ERR_INVALID_PURPOSE: a chain that we trust, for something else.
@@ -34,6 +35,8 @@ class Proven:
     """A finished and judged handshake: who the peer is, what was agreed, and the exporter."""
 
     peer: PodCertificate
+    chain: tuple[bytes, ...]
+    """DER, leaf first, without the root: to be judged again when roots or revocations change."""
     suite: str
     group: str
     export: Exporter
@@ -61,27 +64,29 @@ def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)
     store = context.get_cert_store()
     if store is None:
         raise MemoryError("OpenSSL gave no certificate store")
-    store.set_flags(crypto.X509StoreFlags.X509_STRICT | _NO_CHECK_TIME)
-    for root in credential.roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
+    believe(store, credential.roots)
     return context
 
 
 class TlsEnd:
     """One end of one handshake. After `Dropped` it is of no use but for `outgoing` (an alert to send)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who talks to whom, by whose rules
         self,
         context: SSL.Context,
         own: PodCertificate,
         *,
         called: bytes | None,
         wall: float,
+        revoked: Revocations = NONE_REVOKED,
         group: str = DEFAULT_GROUP,
     ) -> None:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
-        self._own, self._called, self._wall, self._group = own, called, wall, group
-        self._early = _Early(own, called, wall)
+        self.own = own
+        self._called, self._group = called, group
+        # The connection holds this, so it must not hold us: a cycle would keep 50 KB until the collector comes.
+        self._judge = partial(judge_chain, own=own, called=called, wall=wall, revoked=revoked)
+        self._early = _Early(self._judge)
         self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(
@@ -156,18 +161,16 @@ class TlsEnd:
         ):
             raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
         chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
-        peer = judge_chain(chain, self._own, self._called, self._wall)
-        return Proven(peer, suite, group, connection.export_keying_material)
+        peer = self._judge(chain)
+        der = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain[:-1])
+        return Proven(peer, der, suite, group, connection.export_keying_material)
 
 
 class _Early:
-    """Judges inside the handshake, so that a peer gets an alert and not silence; `_prove` decides.
+    """Judges inside the handshake, so that a peer gets an alert and not silence; `_prove` decides."""
 
-    Not `TlsEnd` itself: the connection holds its callback, and a cycle would keep 50 KB until the collector comes.
-    """
-
-    def __init__(self, own: PodCertificate, called: bytes | None, wall: float) -> None:
-        self._own, self._called, self._wall = own, called, wall
+    def __init__(self, judge: Callable[[Sequence[x509.Certificate]], PodCertificate]) -> None:
+        self._judge = judge
         self.refusal: Dropped | None = None
 
     def judge(
@@ -179,7 +182,7 @@ class _Early:
             return False
         if depth == 0:
             try:
-                judge_chain([_parsed(leaf)], self._own, self._called, self._wall)
+                self._judge([_parsed(leaf)])
             except Dropped as refusal:
                 self.refusal = refusal
                 return False

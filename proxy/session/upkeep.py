@@ -27,6 +27,9 @@ PINGS_TO_END: Final = 6
 RENEW_AGAIN: Final = 30.0
 """Seconds between tries to renew a session that has begun to grow old."""
 
+SPREAD: Final = 30.0
+"""Seconds over which handshakes with a new certificate are spread."""
+
 _SMALL: Final = NONCE + RECORD_OVERHEAD
 
 
@@ -55,6 +58,19 @@ class Upkeep:
         if sealing:
             self._connect(sealing[0], now)
 
+    def renew_now(self, now: float, pod: str | None = None) -> list[Session]:
+        """Call the peer of each session that seals, or of those with ``pod``; return them."""
+        renewed = [s for s in self._sealing() if pod in {None, s.peer.pod}]
+        for session in renewed:
+            self.call(session, now)
+        return renewed
+
+    def renew_soon(self, now: float) -> None:
+        """Call each peer within `SPREAD`, not all at once: others have new certificates at the same time."""
+        for session in self._sealing():
+            when = now + SPREAD * self._registry.fraction()
+            self._registry.timers.at(when, partial(self._renew_once, session.index))
+
     def answered(self, session: Session, nonce: bytes, now: float) -> None:
         """Take a PONG's body."""
         session.path.answered(nonce, now)
@@ -74,6 +90,14 @@ class Upkeep:
         later(now + ASK_AGAIN, partial(self._ask_again, session.index, trial))
         later(now + JUDGE, partial(self._check_trial, session.index, trial))
         later(now + GIVE_UP, partial(self._check_trial, session.index, trial))
+
+    def _sealing(self) -> list[Session]:
+        return list(dict.fromkeys(self._registry.current.values()))
+
+    def _renew_once(self, index: int, now: float) -> None:
+        session = self._live(index)
+        if session is not None:
+            self.call(session, now)
 
     def _renew(self, index: int, now: float) -> None:
         session = self._live(index)

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SIM = "tests/sim/test_two_nodes.py"
+TRUST = "tests/sim/test_trust.py"
 PATHS = "tests/sim/test_paths.py"
 UNIT = "tests/unit/proxy"
 
@@ -77,6 +78,40 @@ MUTANTS = [
         "Outcome.MOVE if self.answered_there and age >= JUDGE",
         "Outcome.MOVE if age >= JUDGE",
         f"{PATHS}::test_thief_cannot_move_a_session_whose_peer_is_cut_off",
+    ),
+    Mutant(
+        "other roots, and sessions stay",
+        "proxy/session/registry.py",
+        "verified = verify_again(chain, self._credential.roots)",
+        "verified = [x509.load_der_x509_certificate(der) for der in chain]",
+        f"{TRUST}::test_root_that_is_gone_closes_the_sessions_that_need_it_and_no_others",
+        also=(
+            "proxy/session/registry.py",
+            "from typing import Final\n",
+            "from cryptography import x509\nfrom typing import Final\n",
+        ),
+    ),
+    Mutant(
+        "the withdrawn keep their sessions",
+        "proxy/session/registry.py",
+        "        self._revoked = revoked\n        self._close_refused(now)\n",
+        "        self._revoked = revoked\n",
+        f"{TRUST}::test_revoked_pod_loses_its_sessions_and_gets_no_other",
+    ),
+    Mutant(
+        "the withdrawn may come back",
+        "proxy/session/registry.py",
+        "wall=wall, revoked=self._revoked)",
+        "wall=wall)",
+        f"{TRUST}::test_revoked_pod_loses_its_sessions_and_gets_no_other",
+        also=("proxy/session/registry.py", "        self._judge_again(proven.chain, now)\n", ""),
+    ),
+    Mutant(
+        "a list that comes during a handshake",
+        "proxy/session/registry.py",
+        "        self._judge_again(proven.chain, now)\n",
+        "",
+        f"{TRUST}::test_list_that_changes_during_a_handshake_is_heeded",
     ),
     Mutant(
         "a silent path is taken for a narrow one",

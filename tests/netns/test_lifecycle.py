@@ -1,5 +1,6 @@
 """An orderly stop, the status of a running proxy, and two proxies of one pod."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -60,6 +61,39 @@ def test_status_tells_people_the_same(project: Project) -> None:
     assert re.fullmatch(r"certificate [0-9a-f]+, 23h[0-9]{2}m left", second)
     assert rows[1].split()[:3] == ["PEER", "IDENTITY", "ENDPOINT"]
     assert rows[2].split()[:4] == ["nginx2", IDENTITY, "10.77.0.12:15443", "confirmed"]
+
+
+def test_rekey_replaces_each_session_and_loses_nothing(project: Project) -> None:
+    one, two = project.fabric["nginx1"], project.fabric["nginx2"]
+    udp(one, two, "ipv4", b"before")
+    socket = project["nginx1"].admin_socket
+    (before,) = sealing(project["nginx1"])
+    ping = one.start(["ping", "-n", "-i", "0.02", "-c", "100", "-q", two.ipv4])
+    told = run([TENCRYPT, "rekey", "--socket", socket]).stdout.splitlines()
+    assert told[0].split() == ["PEER", "IDENTITY", "BEFORE", "AFTER"]
+    assert told[1].split() == ["nginx2", IDENTITY, str(before), str(before + 1)]
+    assert sealing(project["nginx1"]) == sealing(project["nginx2"]) == [before + 1]
+    assert ping.finish(30) == 0
+    assert " 0% packet loss" in ping.stdout
+
+    assert run([TENCRYPT, "rekey", "nobody", "--socket", socket]).stdout == "no sessions\n"
+
+
+def test_rekey_that_fails_leaves_the_session_in_use(fabric: Fabric) -> None:
+    project = Project(fabric)
+    project.start()
+    udp(fabric["nginx1"], fabric["nginx2"], "ipv4", CANARY)
+    assert project["nginx2"].kill_daemon() == 1
+    socket = project["nginx1"].admin_socket
+    done = run([TENCRYPT, "rekey", "--json", "--socket", socket], accept=(1,))
+    (session,) = json.loads(done.stdout)["sessions"]
+    assert (session["peer"], session["after"]) == ("nginx2", None)
+    assert sealing(project["nginx1"]) == [session["before"]]
+
+
+def sealing(proxy: Proxy) -> list[int]:
+    """Give the generations of the sessions that seal."""
+    return [s["generation"] for s in proxy.status()["sessions"] if s["state"] == "confirmed"]
 
 
 def test_status_where_no_proxy_runs_is_one_line(project: Project) -> None:

@@ -1,0 +1,60 @@
+"""Whom we believe, and the second judgement of chains that were good once: roots and revocations change under sessions.
+
+The first judgement is OpenSSL's inside the handshake; `verify_again` asks the same verifier with the same flags.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from OpenSSL import crypto
+
+from proxy.credentials.certificate import UNREADABLE, PodCertificate
+from proxy.drops import Drop
+from proxy.errors import Dropped
+
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: validity is judged by our corrected clock, in `judge_chain`, for each
+# certificate of the chain.
+_NO_CHECK_TIME: Final = 0x200000
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """What the project has withdrawn: certificates of any place in a chain by serial, pods by SPIFFE id and name."""
+
+    serials: frozenset[int] = frozenset()
+    pods: frozenset[tuple[str, str]] = frozenset()
+
+    def check(self, chain: Iterable[x509.Certificate], peer: PodCertificate) -> None:
+        """Raise `Dropped` (REVOKED) where the list names the pod or a certificate of its chain."""
+        if (peer.identity.uri, peer.pod) in self.pods:
+            raise Dropped(Drop.REVOKED, f"pod {peer.pod}")
+        for certificate in chain:
+            if certificate.serial_number in self.serials:
+                raise Dropped(Drop.REVOKED, f"certificate {certificate.serial_number:x}")
+
+
+NONE_REVOKED: Final = Revocations()
+
+
+def believe(store: crypto.X509Store, roots: Iterable[x509.Certificate]) -> None:
+    """Make an OpenSSL store believe these roots and nothing else, strictly (RFC 5280), and leave times to us."""
+    store.set_flags(crypto.X509StoreFlags.X509_STRICT | _NO_CHECK_TIME)
+    for root in roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
+
+
+def verify_again(
+    chain_der: Sequence[bytes], roots: Iterable[x509.Certificate]
+) -> list[x509.Certificate]:
+    """Return a stored chain (leaf first), verified against other roots; raise `Dropped` (UNTRUSTED)."""
+    try:
+        chain = [x509.load_der_x509_certificate(der) for der in chain_der]
+        store = crypto.X509Store()
+        believe(store, roots)
+        leaf, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
+        verified = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+    except (crypto.X509StoreContextError, *UNREADABLE) as error:
+        raise Dropped(Drop.UNTRUSTED, str(error)) from None
+    return [certificate.to_cryptography() for certificate in verified]
