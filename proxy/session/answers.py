@@ -2,11 +2,12 @@
 
 from collections import Counter
 from functools import partial
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_address
 from typing import Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
+from proxy.session.budget import Budget
 from proxy.session.cookie import CookieJar, Endpoint
 from proxy.session.events import HandshakeRefused
 from proxy.session.handshake import FIRST_REPEAT, LAST_REPEAT, Responder, State
@@ -40,6 +41,7 @@ class Answers:
         self._half_open: dict[_Key, Responder] = {}
         self._from: Counter[str] = Counter()
         self._tombstones: set[_Key] = set()
+        self._budget = Budget()
 
     def receive_hello(self, hello: Hello, source: Endpoint, now: float) -> None:
         """Answer with a cookie: one HMAC, 36 bytes for 1,200, nothing kept."""
@@ -81,6 +83,7 @@ class Answers:
         if not flight.tls:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "without TLS")
         self._make_room(source)
+        self._take_share(source, now)
         responder = Responder.answer(
             self._registry.new_tls(None, now),
             source,
@@ -144,6 +147,12 @@ class Answers:
         if oldest is None:
             raise Dropped(Drop.HANDSHAKES_FULL)
         self._close(oldest)
+
+    def _take_share(self, source: Endpoint, now: float) -> None:
+        known = ip_address(source[0]).packed in self._registry.current
+        short = self._budget.take(_networks(source), now, known=known)
+        if short is not None:
+            raise Dropped(Drop.HANDSHAKES_PACED, short)
 
     def _forget(self, key: _Key, now: float) -> None:
         """End a handshake for good: while its cookie is good, copies of its datagrams begin no other."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from proxy.drops import Drop
 from proxy.errors import Dropped
+from proxy.session.budget import Bucket
 from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, HandshakeRefused
 from proxy.session.handshake import HANDSHAKE_LIFE, Initiator, State
@@ -17,7 +18,10 @@ from proxy.session.registry import Registry
 from proxy.session.wire import Flight, Retry
 
 PAUSE: Final = 0.25
-"""Seconds between the attempts of a call."""
+"""Seconds to a call's second attempt, doubling: where everybody refuses us, as with a wrong clock, we must not burn."""
+
+BUDGET: Final = (256.0, 200.0)
+"""Attempts at once and a second: a fifth of a core."""
 
 MOST_CALLS: Final = 1024
 
@@ -26,7 +30,8 @@ MOST_CALLS: Final = 1024
 class _Call:
     address: bytes
     deadline: float
-    attempt: Initiator
+    attempt: Initiator | None = None
+    pause: float = PAUSE
 
 
 class Calls:
@@ -37,11 +42,13 @@ class Calls:
         self._registry = registry
         self._by_address: dict[bytes, _Call] = {}
         self._by_id: dict[int, _Call] = {}
+        self._budget = Bucket(*BUDGET)
 
     def connect(self, address: bytes, now: float) -> None:
         """Begin a call, unless one to this address is under way or too many are."""
         if address not in self._by_address and len(self._by_address) < MOST_CALLS:
-            self._begin(address, now + HANDSHAKE_LIFE, now)
+            call = self._by_address[address] = _Call(address, now + HANDSHAKE_LIFE)
+            self._attempt(call, now)
 
     def knows(self, handshake_id: int) -> bool:
         """Say whether a handshake id is that of an attempt of ours."""
@@ -49,18 +56,18 @@ class Calls:
 
     def receive_retry(self, retry: Retry, source: Endpoint, now: float) -> None:
         """Take a RETRY; raises `Dropped`."""
-        call = self._find(retry.handshake_id, source)
-        self._registry.send(call.attempt.receive_retry(retry), source)
-        self._look(call, now)
+        call, attempt = self._find(retry.handshake_id, source)
+        self._registry.send(attempt.receive_retry(retry), source)
+        self._look(call, attempt, now)
 
     def receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
         """Take a responder's FLIGHT; raises `Dropped`."""
-        call = self._find(flight.header.initiator_id, source)
-        before = call.attempt.state
-        self._registry.send(call.attempt.receive_flight(flight, now), source)
-        if before is State.FLIGHTS and call.attempt.state is State.CONFIRMING:
-            self._registry.establish(call.attempt, now)
-        self._look(call, now)
+        call, attempt = self._find(flight.header.initiator_id, source)
+        before = attempt.state
+        self._registry.send(attempt.receive_flight(flight, now), source)
+        if before is State.FLIGHTS and attempt.state is State.CONFIRMING:
+            self._registry.establish(attempt, now)
+        self._look(call, attempt, now)
 
     def confirmed(self, attempt: Initiator) -> None:
         """End the call whose attempt made a session."""
@@ -68,52 +75,60 @@ class Calls:
         if call is not None:
             del self._by_address[call.address]
 
-    def _find(self, handshake_id: int, source: Endpoint) -> _Call:
+    def _find(self, handshake_id: int, source: Endpoint) -> tuple[_Call, Initiator]:
         call = self._by_id.get(handshake_id)
-        if call is None or call.attempt.endpoint != source:
+        if call is None or call.attempt is None or call.attempt.endpoint != source:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE)
-        return call
+        return call, call.attempt
 
-    def _begin(self, address: bytes, deadline: float, now: float) -> None:
+    def _attempt(self, call: _Call, now: float) -> None:
         registry = self._registry
-        attempt = Initiator(
-            registry.new_tls(address, now),
-            registry.endpoint_of(address),
-            address,
+        if not self._budget.has(now):
+            self._later(call, Dropped(Drop.HANDSHAKES_PACED), now)
+            return
+        self._budget.take()
+        attempt = call.attempt = Initiator(
+            registry.new_tls(call.address, now),
+            registry.endpoint_of(call.address),
+            call.address,
             handshake_id=registry.random(8),
             index=registry.new_index(),
-            generation=registry.next_generation(address),
+            generation=registry.next_generation(call.address),
             now=now,
         )
-        call = _Call(address, deadline, attempt)
-        self._by_address[address] = self._by_id[attempt.header.initiator_id] = call
+        self._by_id[attempt.header.initiator_id] = call
         registry.send(attempt.hello(), attempt.endpoint)
-        registry.timers.at(attempt.timer, partial(self._due, call))
+        registry.timers.at(attempt.timer, partial(self._due, call, attempt))
 
-    def _due(self, call: _Call, now: float) -> None:
-        if self._by_id.get(call.attempt.header.initiator_id) is not call:
+    def _due(self, call: _Call, attempt: Initiator, now: float) -> None:
+        if self._by_id.get(attempt.header.initiator_id) is not call:
             return
-        self._registry.send(call.attempt.handle_timer(now), call.attempt.endpoint)
-        self._look(call, now)
-        if call.attempt.refusal is None:
-            self._registry.timers.at(call.attempt.timer, partial(self._due, call))
+        self._registry.send(attempt.handle_timer(now), attempt.endpoint)
+        self._look(call, attempt, now)
+        if attempt.refusal is None:
+            self._registry.timers.at(attempt.timer, partial(self._due, call, attempt))
 
-    def _look(self, call: _Call, now: float) -> None:
+    def _look(self, call: _Call, attempt: Initiator, now: float) -> None:
         """End an attempt that was refused; try again while the call has time."""
-        refusal = call.attempt.refusal
+        refusal = attempt.refusal
         if refusal is None:
             return
-        del self._by_id[call.attempt.header.initiator_id]
-        session = self._registry.sessions.get(call.attempt.header.index)
+        del self._by_id[attempt.header.initiator_id]
+        call.attempt = None
+        session = self._registry.sessions.get(attempt.header.index)
         if session is not None:
             self._registry.remove(session, "not confirmed")
-        self._registry.tell(HandshakeRefused(call.attempt.endpoint, refusal, is_initiator=True))
-        if now + PAUSE < call.deadline:
-            self._registry.timers.at(now + PAUSE, partial(self._again, call))
+        self._registry.tell(HandshakeRefused(attempt.endpoint, refusal, is_initiator=True))
+        self._later(call, refusal, now)
+
+    def _later(self, call: _Call, refusal: Dropped, now: float) -> None:
+        pause, call.pause = call.pause, 2 * call.pause
+        if now + pause < call.deadline:
+            self._registry.timers.at(now + pause, partial(self._again, call))
         else:
             del self._by_address[call.address]
             self._registry.tell(CallFailed(call.address, refusal))
 
     def _again(self, call: _Call, now: float) -> None:
         if self._by_address.get(call.address) is call:
-            self._begin(call.address, call.deadline, now)
+            self._attempt(call, now)

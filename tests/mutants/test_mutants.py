@@ -80,6 +80,13 @@ MUTANTS = [
         f"{PATHS}::test_thief_cannot_move_a_session_whose_peer_is_cut_off",
     ),
     Mutant(
+        "handshakes without end",
+        "proxy/session/answers.py",
+        "        self._take_share(source, now)\n",
+        "",
+        "tests/sim/test_pace.py::test_pod_that_shakes_hands_without_end_is_held_to_its_share",
+    ),
+    Mutant(
         "other roots, and sessions stay",
         "proxy/session/registry.py",
         "verified = verify_again(chain, self._credential.roots)",
