@@ -170,7 +170,12 @@ class _Daemon:
     async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
         loop, settings = asyncio.get_running_loop(), self._settings
         table = SessionTable(
-            credential, settings.session_port, os.urandom, self._drops, wall_offset
+            credential,
+            settings.session_port,
+            os.urandom,
+            self._drops,
+            wall_offset,
+            profile=settings.tls_profile,
         )
         own = frozenset(address.packed for address in self._place.addresses)
         members = Members(settings.members)

@@ -16,6 +16,7 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, HandshakeRefused, SessionClosed
 from proxy.session.handshake import Exchange
 from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
+from proxy.session.profile import TlsProfile
 from proxy.session.record import SealingBuffer
 from proxy.session.session import Session
 from proxy.session.timers import Timers
@@ -34,8 +35,15 @@ _CONTROL_SIZE: Final = HELLO_SIZE
 class Registry:
     """Live sessions by receiver index, by peer's index and by pod; outbox, events and timers."""
 
-    def __init__(
-        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    def __init__(  # noqa: PLR0913 - everything that sessions need of their pod
+        self,
+        credential: Credential,
+        port: int,
+        entropy: Entropy,
+        drops: Drops,
+        wall_offset: float,
+        *,
+        profile: TlsProfile,
     ) -> None:
         """Begin without sessions; see `SessionTable` for the parameters."""
         self.sessions: dict[int, Session] = {}
@@ -52,7 +60,8 @@ class Registry:
         self.sent: Counter[str] = Counter()
         self.drops = drops
         self._credential = credential
-        self._context = make_context(credential)
+        self._profile = profile
+        self._context = make_context(credential, profile)
         self._port = port
         self._entropy = entropy
         self._buffer = SealingBuffer()
@@ -72,7 +81,7 @@ class Registry:
     def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
         """Return a TLS end for one handshake: to the packed address ``called``, or as a responder."""
         own, wall = self._credential.own, now + self.wall_offset
-        return TlsEnd(self._context, own, called=called, wall=wall)
+        return TlsEnd(self._context, own, called=called, wall=wall, profile=self._profile)
 
     def new_index(self) -> int:
         """Return a random receiver index that no session of ours has."""

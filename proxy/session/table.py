@@ -17,6 +17,7 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import Event, SessionOpened
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.session.record import REKEY_BLOCKS
 from proxy.session.registry import CONTROL, KINDS, Entropy, Registry
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, Session
@@ -56,15 +57,23 @@ RENEW_AGAIN: Final = 30.0
 class SessionTable:
     """Who we talk to, and how: handshakes both ways, sessions by receiver index and by peer's address."""
 
-    def __init__(
-        self, credential: Credential, port: int, entropy: Entropy, drops: Drops, wall_offset: float
+    def __init__(  # noqa: PLR0913 - everything that sessions need of their pod
+        self,
+        credential: Credential,
+        port: int,
+        entropy: Entropy,
+        drops: Drops,
+        wall_offset: float,
+        *,
+        profile: TlsProfile = DEFAULT_PROFILE,
     ) -> None:
         """Serve the pod of ``credential``; peers listen on ``port``.
 
         ``entropy`` gives random bytes; ``wall_offset`` is Unix time less monotonic time, and is set anew when
-        the clock is corrected.
+        the clock is corrected. ``profile`` is what TLS may agree on.
         """
-        self._registry = Registry(credential, port, entropy, drops, wall_offset)
+        self.profile = profile
+        self._registry = Registry(credential, port, entropy, drops, wall_offset, profile=profile)
         self.sessions = self._registry.sessions
         self.current = self._registry.current
         self.sent = self._registry.sent

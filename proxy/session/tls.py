@@ -16,9 +16,8 @@ from proxy.credentials.credential import Credential
 from proxy.credentials.judge import judge_chain
 from proxy.drops import Drop
 from proxy.errors import Dropped
-from proxy.session.keys import PROTOCOL, SUITES, Exporter
-
-DEFAULT_GROUP: Final = "X25519MLKEM768"
+from proxy.session.keys import PROTOCOL, Exporter
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: validity is judged by our corrected clock, in `judge_chain`, for each
 # certificate of the chain.
@@ -39,8 +38,10 @@ class Proven:
     export: Exporter
 
 
-def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)) -> SSL.Context:
+def make_context(credential: Credential, profile: TlsProfile = DEFAULT_PROFILE) -> SSL.Context:
     """Return a context for one credential and set of roots, for both roles; make a new one when either changes.
+
+    Where ``profile`` has no single curve OpenSSL offers all its groups: `TlsEnd` refuses those outside it.
 
     Nothing is ever resumed: tickets and session cache are both off, since a resumed session judges nobody.
     """
@@ -48,7 +49,9 @@ def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_tls13_ciphersuites(":".join(suites).encode())
+    context.set_tls13_ciphersuites(":".join(profile.suites).encode())
+    if profile.curve is not None:
+        context.set_tmp_ecdh(profile.curve)
     context.set_alpn_protos([PROTOCOL])
     context.set_alpn_select_callback(
         # Without ours the handshake goes on, and `_prove` refuses it.
@@ -77,11 +80,11 @@ class TlsEnd:
         *,
         called: bytes | None,
         wall: float,
-        group: str = DEFAULT_GROUP,
+        profile: TlsProfile = DEFAULT_PROFILE,
     ) -> None:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
-        self._own, self._called, self._wall, self._group = own, called, wall, group
-        self._early = _Early(own, called, wall)
+        self._own, self._called, self._wall, self._profile = own, called, wall, profile
+        self._early = _Early(own, called, wall, profile)
         self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(
@@ -147,14 +150,7 @@ class TlsEnd:
 
     def _prove(self) -> Proven:
         connection = self._connection
-        suite, group = connection.get_cipher_name(), connection.get_group_name()
-        if (
-            connection.get_protocol_version() != SSL.TLS1_3_VERSION
-            or connection.get_alpn_proto_negotiated() != PROTOCOL
-            or suite not in SUITES
-            or group != self._group
-        ):
-            raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
+        suite, group = _check_parameters(connection, self._profile)
         chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
         peer = judge_chain(chain, self._own, self._called, self._wall)
         return Proven(peer, suite, group, connection.export_keying_material)
@@ -166,12 +162,14 @@ class _Early:
     Not `TlsEnd` itself: the connection holds its callback, and a cycle would keep 50 KB until the collector comes.
     """
 
-    def __init__(self, own: PodCertificate, called: bytes | None, wall: float) -> None:
-        self._own, self._called, self._wall = own, called, wall
+    def __init__(
+        self, own: PodCertificate, called: bytes | None, wall: float, profile: TlsProfile
+    ) -> None:
+        self._own, self._called, self._wall, self._profile = own, called, wall, profile
         self.refusal: Dropped | None = None
 
     def judge(
-        self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
+        self, connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
         if not ok:
             reason = Drop.CERTIFICATE_PROFILE if error == _WRONG_PURPOSE else Drop.UNTRUSTED
@@ -179,11 +177,25 @@ class _Early:
             return False
         if depth == 0:
             try:
+                _check_parameters(connection, self._profile)
                 judge_chain([_parsed(leaf)], self._own, self._called, self._wall)
             except Dropped as refusal:
                 self.refusal = refusal
                 return False
         return True
+
+
+def _check_parameters(connection: SSL.Connection, profile: TlsProfile) -> tuple[str, str]:
+    """Return suite and group, which are agreed before either end shows its certificate."""
+    suite, group = connection.get_cipher_name(), connection.get_group_name()
+    if (
+        connection.get_protocol_version() != SSL.TLS1_3_VERSION
+        or connection.get_alpn_proto_negotiated() != PROTOCOL
+        or suite not in profile.suites
+        or group not in profile.groups
+    ):
+        raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
+    return suite, group
 
 
 def _parsed(leaf: crypto.X509) -> x509.Certificate:
