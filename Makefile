@@ -15,7 +15,7 @@ help:
 	@echo "make demo       one protected curl between two pods, told as a story (root)"
 	@echo "make test       every tier of tests that fits a few minutes (root)"
 	@echo "make test-full  the same with the large counts and coverage (root)"
-	@echo "make fuzz       each parser of untrusted bytes under atheris, 10 minutes in all"
+	@echo "make fuzz       each parser of untrusted bytes under atheris, 10 minutes in all, two at a time"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff lay out the code"
 	@echo "make venv       only the virtual environment, with .venv/bin/tencrypt"

@@ -194,6 +194,7 @@ class _Daemon:
             self._drops,
             wall_offset=wall_offset,
             largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
+            profile=settings.tls_profile,
         )
         own = frozenset(address.packed for address in self._place.addresses)
         members = Members(settings.members)

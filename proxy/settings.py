@@ -18,6 +18,15 @@ from policy.identity import (
     check_trust_domain,
 )
 from proxy import settings_values as values
+from proxy.session.keys import SUITES
+from proxy.session.profile import (
+    DEFAULT_PROFILE,
+    GROUPS,
+    HYBRID,
+    TlsProfile,
+    check_groups,
+    check_suites,
+)
 from proxy.settings_source import (
     Key,
     SettingsError,
@@ -47,6 +56,13 @@ class Settings:
     members: tuple[Network, ...]
     admin_socket: str
     daemon_uid: int
+    tls_suites: tuple[str, ...]
+    tls_groups: tuple[str, ...]
+
+    @property
+    def tls_profile(self) -> TlsProfile:
+        """What TLS may agree on."""
+        return TlsProfile(self.tls_suites, self.tls_groups)
 
 
 TRUST_DOMAIN: Final = Key(
@@ -143,9 +159,25 @@ DAEMON_UID: Final[Key[int]] = Key(
     default=15443,
     from_environment=number_from_environment,
 )
+TLS_SUITES: Final[Key[tuple[str, ...]]] = Key(
+    "tls_suites",
+    "the cipher suites that sessions may use, the preferred first",
+    f"a list of at least one of {', '.join(SUITES)}",
+    values.names(check_suites),
+    default=DEFAULT_PROFILE.suites,
+    from_environment=list_from_environment,
+)
+TLS_GROUPS: Final[Key[tuple[str, ...]]] = Key(
+    "tls_groups",
+    "the key-exchange groups that sessions may use",
+    f"a list of one of {', '.join(GROUPS)}, or of several with {HYBRID} first",
+    values.names(check_groups),
+    default=DEFAULT_PROFILE.groups,
+    from_environment=list_from_environment,
+)
 KEYS: Final[tuple[Key[object], ...]] = (
     TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
-    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID,
+    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, TLS_SUITES, TLS_GROUPS,
 )  # fmt: skip
 
 
@@ -184,6 +216,8 @@ def parse_settings(
         members=source.get(MEMBERS),
         admin_socket=_admin_socket(source),
         daemon_uid=source.get(DAEMON_UID),
+        tls_suites=source.get(TLS_SUITES),
+        tls_groups=source.get(TLS_GROUPS),
     )
     _check_members(source, settings)
     _check_claims(source, settings, wall)

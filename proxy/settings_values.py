@@ -73,6 +73,17 @@ def _items(value: object) -> list[str]:
     return [_text(item) for item in value]
 
 
+def names(check: Callable[[tuple[str, ...]], object]) -> Callable[[object], tuple[str, ...]]:
+    """Make a parser of a list of names; ``check`` raises ValueError, with what is accepted."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        items = tuple(_items(value))
+        check(items)
+        return items
+
+    return parse
+
+
 def interface(value: object) -> str:
     """Parse an interface's name: neither the loopback nor our own device."""
     name = _text(value)

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from proxy.credentials.certificate import PodCertificate
 from proxy.drops import Drops
+from proxy.session.profile import DEFAULT_PROFILE
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
 
@@ -22,6 +23,7 @@ def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -
             "not_after": own.not_after,
             "remaining_seconds": round(own.not_after - wall),
         },
+        "tls": {"suites": list(table.profile.suites), "groups": list(table.profile.groups)},
         "sessions": [_session(session, now) for session in sessions],
         "datagrams": {"sent": dict(table.sent), "received": dict(table.received)},
         "drops": {str(reason): count for reason, count in sorted(drops.items()) if count},
@@ -67,6 +69,7 @@ def draw(status_untrusted: JsonObject) -> str:
     lines = [
         f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
         f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
+        *_limits(_dict(status_untrusted["tls"])),
         "",
     ]
     sessions = [_dict(session) for session in _list(status_untrusted["sessions"])]
@@ -80,6 +83,14 @@ def draw(status_untrusted: JsonObject) -> str:
         else []
     )
     return "\n".join(lines)
+
+
+def _limits(tls: JsonObject) -> list[str]:
+    """Return what TLS may agree on, where that is not the default."""
+    suites, groups = (tuple(map(str, _list(tls[key]))) for key in ("suites", "groups"))
+    if (suites, groups) == (DEFAULT_PROFILE.suites, DEFAULT_PROFILE.groups):
+        return []
+    return [f"TLS limited to {', '.join(suites)}; {', '.join(groups)}"]
 
 
 def _row(session: JsonObject) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from proxy.session.events import Event, HandshakeRefused, SessionClosed
 from proxy.session.handshake import Exchange
 from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
 from proxy.session.path_size import PathSize
+from proxy.session.profile import TlsProfile
 from proxy.session.record import SealingBuffer
 from proxy.session.session import Session
 from proxy.session.timers import Timers
@@ -44,6 +45,7 @@ class Registry:
         *,
         wall_offset: float,
         largest: int,
+        profile: TlsProfile,
     ) -> None:
         """Begin without sessions; see `SessionTable` for the parameters."""
         self.largest = largest
@@ -61,7 +63,8 @@ class Registry:
         self.sent: Counter[str] = Counter()
         self.drops = drops
         self._credential = credential
-        self._context = make_context(credential)
+        self._profile = profile
+        self._context = make_context(credential, profile)
         self._revoked = NONE_REVOKED
         self._port = port
         self._entropy = entropy
@@ -82,12 +85,19 @@ class Registry:
     def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
         """Return a TLS end for one handshake: to the packed address ``called``, or as a responder."""
         own, wall = self._credential.own, now + self.wall_offset
-        return TlsEnd(self._context, own, called=called, wall=wall, revoked=self._revoked)
+        return TlsEnd(
+            self._context,
+            own,
+            called=called,
+            wall=wall,
+            revoked=self._revoked,
+            profile=self._profile,
+        )
 
     def adopt(self, credential: Credential, now: float) -> bool:
         """Prove ourselves by ``credential`` and believe its roots from now on; say whether the certificate is new."""
         former, self._credential = self._credential, credential
-        self._context = make_context(credential)
+        self._context = make_context(credential, self._profile)
         self._close_refused(now)
         return former.own.fingerprint != credential.own.fingerprint
 

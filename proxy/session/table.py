@@ -19,6 +19,7 @@ from proxy.session.events import Event, SessionOpened
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
 from proxy.session.path_size import PathSize
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.session.registry import CONTROL, KINDS, Entropy, Registry
 from proxy.session.session import RETIRED_LIFE, Session
 from proxy.session.upkeep import Upkeep
@@ -57,14 +58,23 @@ class SessionTable:
         *,
         wall_offset: float,
         largest: int,
+        profile: TlsProfile = DEFAULT_PROFILE,
     ) -> None:
         """Serve the pod of ``credential``; peers listen on ``port``.
 
         ``entropy`` gives random bytes; ``wall_offset`` is Unix time less monotonic time, and is set anew when
-        the clock is corrected; ``largest`` is how many bytes of UDP payload the interface takes.
+        the clock is corrected; ``largest`` is how many bytes of UDP payload the interface takes; ``profile`` is
+        what TLS may agree on.
         """
+        self.profile = profile
         self._registry = Registry(
-            credential, port, entropy, drops, wall_offset=wall_offset, largest=largest
+            credential,
+            port,
+            entropy,
+            drops,
+            wall_offset=wall_offset,
+            largest=largest,
+            profile=profile,
         )
         self.sessions = self._registry.sessions
         self.current = self._registry.current

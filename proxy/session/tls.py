@@ -20,9 +20,8 @@ from proxy.credentials.judge import judge_chain
 from proxy.credentials.trust import NONE_REVOKED, Revocations, believe
 from proxy.drops import Drop
 from proxy.errors import Dropped
-from proxy.session.keys import PROTOCOL, SUITES, Exporter
-
-DEFAULT_GROUP: Final = "X25519MLKEM768"
+from proxy.session.keys import PROTOCOL, Exporter
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 
 _READ: Final = 65_536
 
@@ -42,8 +41,10 @@ class Proven:
     export: Exporter
 
 
-def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)) -> SSL.Context:
+def make_context(credential: Credential, profile: TlsProfile = DEFAULT_PROFILE) -> SSL.Context:
     """Return a context for one credential and set of roots, for both roles; make a new one when either changes.
+
+    Where ``profile`` has no single curve OpenSSL offers all its groups: `TlsEnd` refuses those outside it.
 
     Nothing is ever resumed: tickets and session cache are both off, since a resumed session judges nobody.
     """
@@ -51,7 +52,9 @@ def make_context(credential: Credential, suites: tuple[str, ...] = tuple(SUITES)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_tls13_ciphersuites(":".join(suites).encode())
+    context.set_tls13_ciphersuites(":".join(profile.suites).encode())
+    if profile.curve is not None:
+        context.set_tmp_ecdh(profile.curve)
     context.set_alpn_protos([PROTOCOL])
     context.set_alpn_select_callback(
         # Without ours the handshake goes on, and `_prove` refuses it.
@@ -79,14 +82,14 @@ class TlsEnd:
         called: bytes | None,
         wall: float,
         revoked: Revocations = NONE_REVOKED,
-        group: str = DEFAULT_GROUP,
+        profile: TlsProfile = DEFAULT_PROFILE,
     ) -> None:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
         self.own = own
-        self._called, self._group = called, group
+        self._called, self._profile = called, profile
         # The connection holds this, so it must not hold us: a cycle would keep 50 KB until the collector comes.
         self._judge = partial(judge_chain, own=own, called=called, wall=wall, revoked=revoked)
-        self._early = _Early(self._judge)
+        self._early = _Early(self._judge, profile)
         self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(
@@ -152,14 +155,7 @@ class TlsEnd:
 
     def _prove(self) -> Proven:
         connection = self._connection
-        suite, group = connection.get_cipher_name(), connection.get_group_name()
-        if (
-            connection.get_protocol_version() != SSL.TLS1_3_VERSION
-            or connection.get_alpn_proto_negotiated() != PROTOCOL
-            or suite not in SUITES
-            or group != self._group
-        ):
-            raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
+        suite, group = _check_parameters(connection, self._profile)
         chain: list[x509.Certificate] = connection.get_verified_chain(as_cryptography=True) or []
         peer = self._judge(chain)
         der = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain[:-1])
@@ -169,12 +165,16 @@ class TlsEnd:
 class _Early:
     """Judges inside the handshake, so that a peer gets an alert and not silence; `_prove` decides."""
 
-    def __init__(self, judge: Callable[[Sequence[x509.Certificate]], PodCertificate]) -> None:
-        self._judge = judge
+    def __init__(
+        self,
+        judge: Callable[[Sequence[x509.Certificate]], PodCertificate],
+        profile: TlsProfile,
+    ) -> None:
+        self._judge, self._profile = judge, profile
         self.refusal: Dropped | None = None
 
     def judge(
-        self, _connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
+        self, connection: SSL.Connection, leaf: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
         if not ok:
             reason = Drop.CERTIFICATE_PROFILE if error == _WRONG_PURPOSE else Drop.UNTRUSTED
@@ -182,11 +182,25 @@ class _Early:
             return False
         if depth == 0:
             try:
+                _check_parameters(connection, self._profile)
                 self._judge([_parsed(leaf)])
             except Dropped as refusal:
                 self.refusal = refusal
                 return False
         return True
+
+
+def _check_parameters(connection: SSL.Connection, profile: TlsProfile) -> tuple[str, str]:
+    """Return suite and group, which are agreed before either end shows its certificate."""
+    suite, group = connection.get_cipher_name(), connection.get_group_name()
+    if (
+        connection.get_protocol_version() != SSL.TLS1_3_VERSION
+        or connection.get_alpn_proto_negotiated() != PROTOCOL
+        or suite not in profile.suites
+        or group not in profile.groups
+    ):
+        raise Dropped(Drop.TLS_PARAMETERS, f"{suite}, {group}")
+    return suite, group
 
 
 def _parsed(leaf: crypto.X509) -> x509.Certificate:

@@ -139,6 +139,7 @@ def pod_toml() -> list[bytes]:
         b'trust_domain = "shop.example"\nname = "nginx1"\nnamespace = "shop"\nservice_account = "web"\n'
         b'ca_address = "https://10.0.1.1:8443"\nca_root_fingerprint = "sha256:' + b"0" * 64 + b'"\n'
         b'token = "' + encode_token(CLAIMS, bytes(32)).encode() + b'"\nmembers = ["10.0.0.0/24"]\n'
+        b'tls_suites = ["TLS_AES_256_GCM_SHA384"]\ntls_groups = ["X25519MLKEM768", "secp384r1"]\n'
     ]
 
 

@@ -76,6 +76,8 @@ def bench() -> Iterator[Bench]:
             "members": ["10.77.0.8/29", "fd77:7465:6e63::11", "fd77:7465:6e63::12"],
             "admin_socket": str(fabric.directory / "admin.sock"),
             "daemon_uid": 15443,
+            "tls_suites": ["TLS_AES_256_GCM_SHA384"],
+            "tls_groups": ["X25519MLKEM768"],
         }
         yield Bench(fabric, pod, ca, right, kernel_state(pod))
 
@@ -102,6 +104,8 @@ TOKEN = "a join token as `tencrypt ca token` prints it, or token_file instead"
 MEMBERS = 'a list of addresses and prefixes, at least one, as ["10.0.0.0/24", "fd00::/64"]'
 SOCKET = "an absolute path of at most 107 bytes"
 UID = "a number from 1 to 65533"
+SUITES = "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
+GROUPS = "X25519MLKEM768, secp384r1, secp256r1"
 
 MISTAKES: list[tuple[str, Value, str]] = [
     *((key, "Not_A Name", accepts) for key, (accepts, _) in NAMES.items()),
@@ -136,6 +140,16 @@ MISTAKES: list[tuple[str, Value, str]] = [
     ("daemon_uid", 0, UID),
     ("daemon_uid", 65534, UID),
     ("daemon_uid", 1.5, UID),
+    ("tls_suites", ["TLS_AES_128_GCM_SHA256"], f"'TLS_AES_128_GCM_SHA256' is none of {SUITES}"),
+    ("tls_suites", "TLS_AES_256_GCM_SHA384", f"a list of at least one of {SUITES}"),
+    ("tls_groups", ["X448"], f"'X448' is none of {GROUPS}"),
+    ("tls_groups", [], f"at least one of {GROUPS}"),
+    ("tls_groups", ["secp256r1", "secp256r1"], "secp256r1 is listed twice"),
+    (
+        "tls_groups",
+        ["secp384r1", "secp256r1"],
+        "one group, or several with X25519MLKEM768 first: OpenSSL prefers it",
+    ),
 ]
 
 
@@ -167,7 +181,7 @@ def test_a_missing_key_is_named(bench: Bench) -> None:
 def test_an_unknown_key_is_told_with_what_was_meant(bench: Bench) -> None:
     path = bench.write({"sesion_port": 15443})
     meant = "did you mean session_port?"
-    assert bench.refuse(path) == f"{path}:14: sesion_port is not a setting: {meant}"
+    assert bench.refuse(path) == f"{path}:16: sesion_port is not a setting: {meant}"
 
 
 def test_a_file_that_is_not_there_or_no_toml_is_told(bench: Bench) -> None:
@@ -199,6 +213,7 @@ def test_without_file_and_environment_the_first_variable_is_named(bench: Bench) 
         ),
         ("CA_ADDRESS", "https://ca", f"TENCRYPT_CA_ADDRESS = https://ca: {CA_ADDRESS}"),
         ("TOKEN", "tct1.secret", f"TENCRYPT_TOKEN = ...: {TOKEN}"),
+        ("TLS_GROUPS", "X448", f"TENCRYPT_TLS_GROUPS = X448: 'X448' is none of {GROUPS}"),
         ("DAEMON_UID", "root", f"TENCRYPT_DAEMON_UID = root: {UID}"),
         (
             "SESION_PORT",
@@ -246,7 +261,7 @@ def test_a_token_file_that_cannot_serve_is_told(bench: Bench, how: str) -> None:
         "public": f"every user can read it: chmod o= {file.name}",
         "empty": "the file holds no join token",
     }[how]
-    line = 14 if how == "both" else 13
+    line = 16 if how == "both" else 15
     assert bench.refuse(path) == f'{path}:{line}: token_file = "{name}": {reason}'
 
 

@@ -17,6 +17,7 @@ from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, Event, SessionOpened
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
 from proxy.session.wire import RECORD_OVERHEAD
@@ -39,9 +40,16 @@ class Weather:
 class Node:
     """A pod: its sessions and data path as `proxy.daemon` puts them together, without devices."""
 
-    def __init__(self, world: "World", credential: Credential, address: str) -> None:
+    def __init__(
+        self,
+        world: "World",
+        credential: Credential,
+        address: str,
+        profile: TlsProfile = DEFAULT_PROFILE,
+    ) -> None:
         """Join ``world`` with an outer address."""
         self.world, self.credential, self.address = world, credential, address
+        self.profile = profile
         self.packed = ip_address(address).packed
         self.own = credential.own.address_texts()
         self.received: list[bytes] = []
@@ -61,6 +69,7 @@ class Node:
             self.drops,
             wall_offset=START.timestamp(),
             largest=LARGEST,
+            profile=self.profile,
         )
         self.outbound = Outbound(self.table, own, members, self.drops)
         self.inbound = Inbound(self.table, own, self.drops)
@@ -136,10 +145,10 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
 
-    def join(self, credential: Credential) -> Node:
+    def join(self, credential: Credential, profile: TlsProfile = DEFAULT_PROFILE) -> Node:
         """Add a node at its certificate's first IPv4 address."""
         addresses = credential.own.address_texts()
-        node = Node(self, credential, addresses[0])
+        node = Node(self, credential, addresses[0], profile)
         self.nodes.update(dict.fromkeys(addresses, node))
         return node
 

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ca.messages import JoinClaims, encode_token
+from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.settings import (
     KEYS,
     Settings,
@@ -25,6 +26,8 @@ from proxy.settings import (
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 EXAMPLE = Path(__file__).parents[3] / "examples/pod.toml"
 FINGERPRINT = "sha256:" + "ab" * 32
+SUITES = "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
+GROUPS = "X25519MLKEM768, secp384r1, secp256r1"
 
 
 CLAIMS = JoinClaims(
@@ -83,6 +86,8 @@ def test_a_full_file_is_understood() -> None:
         session_port="4000",
         admin_socket='"/tmp/a.sock"',
         daemon_uid="2000",
+        tls_suites='["TLS_AES_256_GCM_SHA384"]',
+        tls_groups='["secp384r1"]',
     )
     assert parse(text) == Settings(
         trust_domain="shop.example",
@@ -98,6 +103,8 @@ def test_a_full_file_is_understood() -> None:
         members=(ip_network("10.0.0.0/24"), ip_network("fd00::/64")),
         admin_socket="/tmp/a.sock",
         daemon_uid=2000,
+        tls_suites=("TLS_AES_256_GCM_SHA384",),
+        tls_groups=("secp384r1",),
     )
 
 
@@ -107,6 +114,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert settings.addresses == ()
     assert settings.session_port == 15443
     assert settings.daemon_uid == 15443
+    assert settings.tls_profile == DEFAULT_PROFILE
     assert settings.admin_socket == "/run/tencrypt/shop.nginx1.sock"
 
 
@@ -277,6 +285,36 @@ def test_a_ca_address_is_scheme_host_and_port(address: str) -> None:
 @pytest.mark.parametrize("address", ["https://[fd01::2]:8443", "https://ca.shop.svc:8443"])
 def test_a_ca_may_have_an_ipv6_address_or_a_name(address: str) -> None:
     assert parse(file_text(ca_address=f'"{address}"')).ca_address == address
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("tls_suites = []", f"at least one of {SUITES}"),
+        ('tls_suites = "TLS_AES_256_GCM_SHA384"', f"a list of at least one of {SUITES}"),
+        ('tls_suites = ["AES"]', f"'AES' is none of {SUITES}"),
+        ('tls_groups = ["X448"]', f"'X448' is none of {GROUPS}"),
+        ('tls_groups = ["secp256r1", "secp256r1"]', "secp256r1 is listed twice"),
+        (
+            'tls_groups = ["secp384r1", "secp256r1"]',
+            "one group, or several with X25519MLKEM768 first: OpenSSL prefers it",
+        ),
+        ("tls_groups = [1]", f"a list of one of {GROUPS}, or of several with X25519MLKEM768 first"),
+    ],
+)
+def test_suites_and_groups_are_those_that_sessions_can_be_held_to(line: str, reason: str) -> None:
+    assert mistake(f"{file_text()}{line}\n") == f"pod.toml:9: {line}: {reason}"
+
+
+def test_the_environment_limits_suites_and_groups() -> None:
+    environment = {
+        "TENCRYPT_TLS_SUITES": "TLS_AES_256_GCM_SHA384",
+        "TENCRYPT_TLS_GROUPS": "X25519MLKEM768,secp384r1",
+    }
+    profile = parse(file_text(), environment).tls_profile
+    assert profile == TlsProfile(("TLS_AES_256_GCM_SHA384",), ("X25519MLKEM768", "secp384r1"))
+    line = "TENCRYPT_TLS_GROUPS = X25519: 'X25519' is none of " + GROUPS
+    assert mistake(file_text(), {"TENCRYPT_TLS_GROUPS": "X25519"}) == line
 
 
 @pytest.mark.parametrize("name", ["lo", "tenc0", "..", "sixteen.letters.", "eth0\\n", "et/0", ""])

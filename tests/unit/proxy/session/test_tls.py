@@ -14,6 +14,7 @@ from proxy.credentials.credential import Credential
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.keys import PROTOCOL
+from proxy.session.profile import TlsProfile
 from proxy.session.tls import Proven, TlsEnd, make_context
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -205,7 +206,8 @@ def test_peer_that_offers_only_a_classical_group_is_refused(a: Credential, b: Cr
         with_alpn(context)
         context.set_tmp_ecdh(ec.SECP256R1())
 
-    lax = TlsEnd(make_context(b), b.own, called=None, wall=WALL, group="secp256r1")
+    wide = TlsProfile(groups=("X25519MLKEM768", "secp256r1"))
+    lax = TlsEnd(make_context(b, wide), b.own, called=None, wall=WALL, profile=wide)
     _, control = talk(Careless(plain_context(classical, a), calls=True), lax)
     assert control.proven is not None
     _, ours = talk(Careless(plain_context(classical, a), calls=True), responder(b))
