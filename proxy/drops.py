@@ -16,6 +16,7 @@ class Drop(StrEnum):
     HANDSHAKE_MISMATCH = "handshake_mismatch"  # contradicts what the same handshake said before
     HANDSHAKES_FULL = "handshakes_full"  # too many half-open ones, in all or from one source
     HANDSHAKES_PACED = "handshakes_paced"  # one source, or all, ask faster than handshakes may cost
+    SESSIONS_FULL = "sessions_full"  # as many sessions as this pod keeps
     HINT = "hint"  # a HINT that fits no session, or came too soon after the last
     # Records.
     UNKNOWN_INDEX = "unknown_index"  # no session: ours ended, or the peer restarted, or forged

@@ -52,6 +52,7 @@ def _session(session: Session, now: float) -> JsonObject:
         "cipher": session.suite,
         "group": session.group,
         "age_seconds": round(now - session.opened, 3),
+        "records_incomplete": session.opener.incomplete,
         "packets_in": session.packets_in,
         "packets_out": session.packets_out,
         "bytes_in": session.bytes_in,

@@ -70,16 +70,20 @@ class Reassembly:
         self.ecn = partial.ecn
         return memoryview(partial.data)
 
+    def expire(self, now: float) -> None:
+        """Give up what is incomplete for too long: a session that falls silent must not keep its buffers."""
+        for counter in [c for c, one in self._partials.items() if now - one.began > LIFE]:
+            del self._partials[counter]
+            self.given_up += 1
+
     def _make_room(self, arriving: int, now: float) -> None:
-        going = [counter for counter, one in self._partials.items() if now - one.began > LIFE]
-        if not going and len(self._partials) == OPEN_RECORDS:
+        self.expire(now)
+        if len(self._partials) == OPEN_RECORDS:
             oldest = min(self._partials)
             if arriving < oldest:
                 # Late or replayed: not worth a record that is arriving.
                 raise Dropped(Drop.INCOMPLETE, "older than both open records")
-            going = [oldest]
-        for counter in going:
-            del self._partials[counter]
+            del self._partials[oldest]
             self.given_up += 1
 
 

@@ -130,9 +130,13 @@ class Opener:
         self.ecn = 0  # outside the record that opened last
 
     @property
-    def lost_pieces(self) -> int:
+    def incomplete(self) -> int:
         """Records given up because pieces of them never came."""
         return self._partial.given_up
+
+    def expire(self, now: float) -> None:
+        """Free the buffers of records whose pieces never came."""
+        self._partial.expire(now)
 
     def open(
         self, datagram_untrusted: memoryview, plain: memoryview, now: float, ecn: int = 0

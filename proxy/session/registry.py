@@ -32,6 +32,9 @@ Entropy = Callable[[int], bytes]
 KINDS: Final = {HELLO: "hello", RETRY: "retry", FLIGHT: "flight", HINT: "hint"}
 CONTROL: Final = "control"
 
+MOST_SESSIONS: Final = 4096
+"""In all, about 20 KB each: a project of a thousand pods, each of which may hold four (`MOST_RETIRED` and one)."""
+
 
 class Registry:
     """Live sessions by receiver index, by peer's index and by pod; outbox, events and timers."""
@@ -136,7 +139,8 @@ class Registry:
     def establish(self, exchange: Exchange, now: float) -> Session:
         """Make the session of a proven handshake: it opens records, and seals nothing but DONE until confirmed.
 
-        Raises `Dropped` where two handshakes drew one receiver index (2^-32): another attempt follows.
+        Raises `Dropped` where two handshakes drew one receiver index (2^-32): another attempt follows; where the peer
+        has been withdrawn since; or where there are too many sessions.
         """
         proven, theirs = exchange.proven, exchange.theirs
         if proven is None or theirs is None:
@@ -146,6 +150,8 @@ class Registry:
             or (exchange.endpoint, theirs.index) in self.by_peer
         ):
             raise Dropped(Drop.HANDSHAKE_MISMATCH, "receiver index taken")
+        if len(self.sessions) >= MOST_SESSIONS:
+            raise Dropped(Drop.SESSIONS_FULL)
         # Since this handshake began, roots or revocations may have changed.
         self._judge_again(proven.chain, now)
         pair = self.pairs.setdefault(pair_key(proven.peer), Pair())

@@ -109,6 +109,7 @@ class Upkeep:
         session = self._live(index)
         if session is None:
             return
+        session.opener.expire(now)
         if max(session.sealer.blocks, session.opener.blocks) > REKEY_BLOCKS:
             self.call(session, now)
         # The responder waits a little longer: one PING and its PONG keep both ends alive.

@@ -95,3 +95,18 @@ def test_calls_to_very_many_are_spread(authority: Authority) -> None:
     world.run(1)
     begun = first.keys() | caller.table._calls._by_id.keys()
     assert burst < len(begun) <= burst + rate
+
+
+def test_no_more_sessions_than_there_is_room_for(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.session.registry.MOST_SESSIONS", 3)
+    world = World(1)
+    hub = pod(world, authority, 1)
+    for number in range(10, 15):
+        peer = pod(world, authority, number)
+        peer.send_packet(udp_packet(peer.address, "10.0.0.1", b"hello"))
+        world.run(0.5)
+    assert len(hub.table.sessions) == 3
+    assert len(hub.received) == 3
+    assert hub.drops[Drop.SESSIONS_FULL]

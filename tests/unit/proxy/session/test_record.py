@@ -116,7 +116,7 @@ def test_two_records_may_be_open_and_a_third_ends_the_oldest() -> None:
     records = [datagrams(sealer.seal(bytes((n,)) * 2000, DATAGRAM)) for n in range(3)]
     for one in records:
         assert opened(opener, one[0]) is None
-    assert opener.lost_pieces == 1
+    assert opener.incomplete == 1
     assert opened(opener, records[2][1]) == b"\2" * 2000
     assert opened(opener, records[1][1]) == b"\1" * 2000
     assert opened(opener, records[0][1]) is None
@@ -147,3 +147,13 @@ def test_noise_raises_nothing_but_dropped(noise: bytes, head: bool) -> None:  # 
         return
     with pytest.raises(Dropped):
         opened(opener, data)
+
+
+def test_silent_session_keeps_no_buffers() -> None:
+    sealer, opener = pair()
+    first, *_ = datagrams(sealer.seal(bytes(3000), DATAGRAM))
+    assert opened(opener, first) is None
+    assert opener._partial._partials
+    opener.expire(1.0)
+    assert not opener._partial._partials
+    assert opener.incomplete == 1
