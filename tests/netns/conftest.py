@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.namespaces import Fabric, clean_stale
+from support.netagent import Pair
 
 PROGRAMS = ("ip", "bridge", "ss", "nft", "tcpdump", "nginx", "curl", "ping", "iperf3", "nsenter")
 
@@ -28,3 +29,13 @@ def fabric() -> Iterator[Fabric]:
     """Two pods on a bridge."""
     with Fabric("nginx1", "nginx2") as made:
         yield made
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair(f"tna{os.getpid()}")
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
