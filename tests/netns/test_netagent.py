@@ -6,6 +6,7 @@ import socket
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from support.netagent import (
