@@ -31,11 +31,14 @@ from ca.messages import (
 from ca.profile import judge_csr
 from ca.refusal import Refused
 from policy.identity import IdentityError, parse_pod_uri
+from proxy import rekey
 from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
 from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.errors import Dropped
+from proxy.packet.ecn import decapsulate, inner_ecn
 from proxy.packet.ip import parse_packet
+from proxy.packet.too_big import may_split, too_big
 from proxy.session.keys import DirectionKeys
 from proxy.session.record import Opener, Sealer, SealingBuffer, check_record_length, datagrams
 from proxy.session.tls import TlsEnd, make_context
@@ -120,6 +123,21 @@ def certificate(data: bytes) -> None:
     parse_pod_certificate(parsed)
 
 
+def packet(data: bytes) -> None:
+    """All that the data path does with an inner packet, on its way in and out."""
+    parse_packet(memoryview(data))
+    may_split(memoryview(data))
+    inner_ecn(memoryview(data))
+    error = too_big(memoryview(data), 1200)
+    if error is not None:
+        parse_packet(memoryview(error))
+    for outer in range(4):
+        arrived = memoryview(bytearray(data))
+        with contextlib.suppress(Dropped):
+            decapsulate(arrived, outer)
+        parse_packet(arrived)
+
+
 def packet_seeds() -> list[bytes]:
     v4 = bytes.fromhex("4500001c000000004011000000000000") + bytes(4)
     return [
@@ -153,6 +171,12 @@ def drawn(data: bytes) -> None:
         draw(status)
 
 
+def rekeyed(data: bytes) -> None:
+    answer = json.loads(data)
+    if isinstance(answer, dict):
+        rekey.draw(answer)
+
+
 def pem_chain() -> list[bytes]:
     return [b"".join(c.public_bytes(Encoding.PEM) for c in (*POD.chain, *POD.roots))]
 
@@ -169,7 +193,7 @@ TARGETS: dict[str, Target] = {
         ],
     ),
     "record": Target(open_record, (Dropped,), record_seeds),
-    "packet": Target(lambda data: parse_packet(memoryview(data)), (Dropped,), packet_seeds),
+    "packet": Target(packet, (Dropped,), packet_seeds),
     "tls-answer": Target(answer_tls, (Dropped,), hello_of_tls),
     "tls-call": Target(call_tls, (Dropped,), flight_of_tls, good=False),
     "certificate": Target(
@@ -205,5 +229,10 @@ TARGETS: dict[str, Target] = {
         (ValueError, KeyError, TypeError, OverflowError, RecursionError),
         lambda: [b'{"pod": {}, "certificate": {"serial": "1"}}'],
         good=False,
+    ),
+    "rekey": Target(
+        rekeyed,
+        (ValueError, KeyError, TypeError, RecursionError),
+        lambda: [b'{"sessions": [{"peer": "a", "identity": "b", "before": 1, "after": null}]}'],
     ),
 }
