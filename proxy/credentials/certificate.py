@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from policy.identity import PodIdentity, parse_pod_uri, pod_dns_name
+from policy.identity import PodIdentity, check_pod_name, parse_pod_uri, pod_dns_name
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -66,7 +66,7 @@ def _read(certificate: x509.Certificate) -> PodCertificate:
     if len(uris) != 1 or len(dns) != 1 or len(names) != 2 + len(ips):
         raise ValueError("a pod has one URI, one DNS name and its addresses")
     identity = parse_pod_uri(uris[0])
-    pod = dns[0].removesuffix(f".{identity.namespace}.pod")
+    pod = check_pod_name(dns[0].removesuffix(f".{identity.namespace}.pod"))
     if dns[0] != pod_dns_name(pod, identity.namespace):
         raise ValueError("the DNS name is not that of a pod of the identity's namespace")
     return PodCertificate(

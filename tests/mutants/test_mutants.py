@@ -18,6 +18,7 @@ SIM = "tests/sim/test_two_nodes.py"
 TRUST = "tests/sim/test_trust.py"
 PATHS = "tests/sim/test_paths.py"
 UNIT = "tests/unit/proxy"
+CERTIFICATE = f"{UNIT}/credentials/test_certificate.py::test_anything_else_is_refused"
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,48 @@ MUTANTS = [
         f"{PATHS}::test_marks_of_the_path_reach_the_application",
     ),
     Mutant(
+        "a certificate for one end alone",
+        "proxy/credentials/certificate.py",
+        "if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= purposes:",
+        "if not purposes:",
+        CERTIFICATE,
+    ),
+    Mutant(
+        "an authority's certificate as a pod's",
+        "proxy/credentials/certificate.py",
+        "if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:",
+        "if False:",
+        CERTIFICATE,
+    ),
+    Mutant(
+        "other names beside the pod's",
+        "proxy/credentials/certificate.py",
+        "if len(uris) != 1 or len(dns) != 1 or len(names) != 2 + len(ips):",
+        "if len(uris) != 1 or len(dns) != 1:",
+        f"{UNIT}/credentials/test_certificate.py::test_name_of_another_kind_beside_the_right_ones_is_refused",
+    ),
+    Mutant(
+        "more bytes to an unproved address than came",
+        "proxy/session/wire.py",
+        "if kind == HELLO and size == HELLO_SIZE:",
+        "if kind == HELLO and size >= 16:",
+        f"{UNIT}/session/test_wire.py::test_hello_that_is_not_padded_is_not_answered",
+    ),
+    Mutant(
+        "control records of any number of datagrams",
+        "proxy/inbound.py",
+        "if self._plain[0] != PACKET and datagram_untrusted[0] != RECORD:",
+        "if False:",
+        "tests/sim/test_hostile.py::test_control_record_of_several_datagrams_is_refused",
+    ),
+    Mutant(
+        "sessions without number",
+        "proxy/session/registry.py",
+        "if len(self.sessions) >= MOST_SESSIONS:",
+        "if False:",
+        "tests/sim/test_pace.py::test_no_more_sessions_than_there_is_room_for",
+    ),
+    Mutant(
         "no replay window",
         "proxy/session/record.py",
         "if not self._window.is_fresh(counter):",
@@ -247,6 +290,7 @@ MUTANTS = [
         "            return False\n",
         "",
         f"{SIM}::test_peer_of_another_authority_is_refused",
+        also=("proxy/session/registry.py", "        self._judge_again(proven.chain, now)\n", ""),
     ),
     Mutant(
         "no certificate needed",

@@ -13,7 +13,7 @@ from proxy.session.pair import LAST_GENERATION
 from proxy.session.record import datagrams
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd
-from proxy.session.wire import FLIGHT, RECORD, RECORD_HEADER, RETRY, FlightHeader
+from proxy.session.wire import CLOSE, DONE, FLIGHT, PING, RECORD, RECORD_HEADER, RETRY, FlightHeader
 
 A, B, M = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 PACKED_A, PACKED_B = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
@@ -279,3 +279,17 @@ def test_inner_segment_size_that_was_not_offered_is_refused(authority: Authority
         b.receive(data, (A, PORT))
     assert b.received == [udp_packet(A, B, b"x")]
     assert b.drops[Drop.PACKET_MALFORMED] == 1
+
+
+@pytest.mark.parametrize("kind", [DONE, PING, CLOSE])
+def test_control_record_of_several_datagrams_is_refused(authority: Authority, kind: int) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"x"))
+    world.run(1)
+    session = a.table.current[PACKED_B]
+    sent = b.table.sent["control"]
+    for data in datagrams(session.seal(bytes((kind, 0, 0, 0)) + bytes(60_000), 1452, world.now)):
+        b.receive(data, (A, PORT))
+    assert b.drops[Drop.PACKET_MALFORMED] == 1
+    assert b.table.sent["control"] == sent
+    assert PACKED_A in b.table.current

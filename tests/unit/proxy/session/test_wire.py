@@ -71,6 +71,15 @@ def test_noise_raises_nothing_but_dropped(data: bytes) -> None:
         assert dropped.reason in {Drop.MALFORMED, Drop.VERSION}  # noqa: PT017 - any other exception fails
 
 
+@pytest.mark.parametrize("size", [16, 36, HELLO_SIZE - 1, HELLO_SIZE + 1])
+def test_hello_that_is_not_padded_is_not_answered(size: int) -> None:
+    """It would make a RETRY larger than what came, for an address that is not proved."""
+    hello = Hello(1).encode()
+    with pytest.raises(Dropped) as refused:
+        parse_handshake(memoryview((hello + bytes(1))[:size]))
+    assert refused.value.reason is Drop.MALFORMED
+
+
 def test_answer_to_hello_is_smaller_than_hello() -> None:
     assert len(Hello(1).encode()) == HELLO_SIZE
     assert len(Retry(1, bytes(20)).encode()) * 3 < HELLO_SIZE
