@@ -11,8 +11,13 @@ from proxy.session.table import SessionTable
 JsonObject = dict[str, object]
 
 
-def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -> JsonObject:
-    """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds."""
+def report(
+    own: PodCertificate, renewal: JsonObject, table: SessionTable, drops: Drops, now: float
+) -> JsonObject:
+    """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds.
+
+    ``renewal`` says how the own certificate's renewals fare.
+    """
     wall = now + table.wall_offset
     sessions = sorted(table.sessions.values(), key=lambda s: (s.peer.pod, -s.generation))
     return {
@@ -21,6 +26,7 @@ def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -
             "serial": f"{own.serial:x}",
             "not_after": own.not_after,
             "remaining_seconds": round(own.not_after - wall),
+            "renewal": renewal,
         },
         "sessions": [_session(session, now) for session in sessions],
         "datagrams": {"sent": dict(table.sent), "received": dict(table.received)},
@@ -66,6 +72,7 @@ def draw(status_untrusted: JsonObject) -> str:
     lines = [
         f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
         f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
+        *_trouble(_dict(certificate["renewal"])),
         "",
     ]
     sessions = [_dict(session) for session in _list(status_untrusted["sessions"])]
@@ -79,6 +86,15 @@ def draw(status_untrusted: JsonObject) -> str:
         else []
     )
     return "\n".join(lines)
+
+
+def _trouble(renewal: JsonObject) -> list[str]:
+    if not renewal["failures"]:
+        return []
+    pause = _span(renewal["next_seconds"])
+    return [
+        f"renewal failed ({renewal['failures']} in a row), again in {pause}: {renewal['last_error']}"
+    ]
 
 
 def _row(session: JsonObject) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
 
+    def settle(self) -> None:
+        """Do what a call of the table by somebody else left to be done."""
+        self._settle()
+
     def _from_tun(self) -> None:
         now = self._loop.time()
         buffer = self._buffer

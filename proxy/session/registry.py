@@ -57,6 +57,11 @@ class Registry:
         self._entropy = entropy
         self._buffer = SealingBuffer()
 
+    def adopt(self, credential: Credential) -> None:
+        """Use this own credential for handshakes to come."""
+        self._credential = credential
+        self._context = make_context(credential)
+
     def send(self, datagrams: list[bytes], endpoint: Endpoint) -> None:
         """Queue handshake datagrams and control records."""
         for datagram in datagrams:

@@ -84,6 +84,14 @@ class SessionTable:
     def wall_offset(self, seconds: float) -> None:
         self._registry.wall_offset = seconds
 
+    def adopt(self, credential: Credential, now: float) -> None:
+        """Use this own credential from now on."""
+        self._registry.adopt(credential)
+        for index in list(self.sessions):
+            self._registry.timers.at(
+                now + self._registry.random(1) / 512, partial(self._renew, index)
+            )
+
     # What a driver calls.
 
     def receive_datagram(self, data_untrusted: memoryview, source: Endpoint, now: float) -> None:
