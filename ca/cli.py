@@ -29,7 +29,8 @@ _Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no publi
 _CA: Final = """\
 The project's own certificate authority: a directory with an encrypted root key, a server that signs, and
 join tokens. A token names a pod, its namespace, service account and addresses; whoever holds it gets
-certificates for exactly these until it expires, so a restarted pod comes back by itself."""
+certificates for exactly these until it expires, so a restarted pod comes back by itself. A pod that runs
+renews its certificate with its own key, also after the token's end."""
 
 _CA_EXAMPLES: Final = """\
 examples, in order:
@@ -59,7 +60,8 @@ examples:
 
 _JOIN: Final = """\
 Makes a join token and prints it, and nothing else, on standard output. The directory keeps its hash only.
-No passphrase is needed, and the server may be running. To void a token, delete DIR/tokens/ID.json."""
+No passphrase is needed, and the server may be running. To void a token, and to renew its pod's certificate
+no more, delete DIR/tokens/ID.json."""
 
 _JOIN_EXAMPLES: Final = """\
 examples:
@@ -95,7 +97,9 @@ def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
         "--listen", metavar="ADDR:PORT", required=True, help="as 10.0.1.1:8443 or [fd00::1]:8443"
     )
     serve.add_argument(
-        "--ttl", default="24h", help="life of pods' certificates (default 24h, at most 30d)"
+        "--ttl",
+        default="24h",
+        help="life of pods' certificates, which are renewed at half of it (default 24h, at most 30d)",
     )
     _add_passphrase(serve)
 

@@ -1,11 +1,11 @@
-"""One sign request from the token to the certificate.
+"""One request from the token, or the earlier certificate, to the certificate.
 
 In this order:
 
 1. `authenticate`: the token is one that this CA made and its time is not over; nothing else of a stranger's
-   request is read before.
+   request is read before. At a renewal `ca.renew` says whose the caller's certificate is.
 2. `issue`: no other token's certificate holds one of its addresses,
-3. the CSR asks for nothing and proves its key,
+3. the CSR asks for nothing and proves its key, which at a renewal is a fresh one,
 4. the backend signs what the token's record says,
 5. the lease is on record before the certificate leaves.
 
@@ -13,6 +13,7 @@ A token may be used again until it expires: a pod that is restarted comes back w
 claims. Two requests at once are the caller's to keep apart: between 2 and 5 nothing may come in between.
 """
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ca.lease import Lease, holder_of_addresses, lease_to
+from ca.lease import Certified, Lease, holder_of_addresses, lease_to
 from ca.messages import (
     JoinClaims,
     MessageError,
@@ -52,7 +54,7 @@ class Store(Protocol):
         """Return the token made under this id."""
 
     def leases(self) -> tuple[Lease, ...]:
-        """Return at most one lease a token; ended ones may be among them."""
+        """Return at most one lease a token; those ended within a day are among them."""
 
     def put_leases(self, leases: Iterable[Lease]) -> None:
         """Put these in the place of all earlier ones, durably."""
@@ -106,8 +108,12 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     *,
     wall: datetime,
     life: timedelta,
+    by_key: str = "",
 ) -> Issued:
-    """Sign for an authenticated caller and record it; raise `Refused` where that may not be."""
+    """Sign for an authenticated caller and record it; raise `Refused` where that may not be.
+
+    ``by_key`` is the `key_hash` of the certificate that asks for its renewal; empty where a token asks.
+    """
     leases = store.leases()
     _check_addresses_free(claims, leases, wall)
     try:
@@ -115,17 +121,25 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     except MessageError as error:
         raise Refused(Refusal.MALFORMED, str(error)) from None
     approved = judge_csr(request.csr, claims)
+    key = key_hash(approved.public_key)
+    if key == by_key:
+        raise Refused(Refusal.KEY_REUSED, "a renewal is for a fresh key")
     if any(root.not_valid_after_utc <= wall for root in backend.roots):
         raise Refused(Refusal.ROOT_ENDED, "the CA's root has ended")
     chain = backend.sign(approved, wall, life)
-    leases = lease_to(leases, claims, *_serial_and_end(chain[0]), wall.timestamp())
+    leaf = chain[0]
+    ends = int(leaf.not_valid_after_utc.timestamp())
+    certified = Certified(f"{leaf.serial_number:x}", key, ends)
+    leases = lease_to(leases, claims, certified, wall.timestamp(), by_key)
     store.put_leases(leases)
     response = SignResponse(_pem(chain), _pem(backend.roots), wall.timestamp())
     return Issued(response, leases[-1])
 
 
-def _serial_and_end(leaf: x509.Certificate) -> tuple[str, int]:
-    return f"{leaf.serial_number:x}", int(leaf.not_valid_after_utc.timestamp())
+def key_hash(key: EllipticCurvePublicKey) -> str:
+    """Return SHA-256 of a key's SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7), hexadecimal."""
+    encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _check_addresses_free(claims: JoinClaims, leases: Iterable[Lease], wall: datetime) -> None:

@@ -1,16 +1,34 @@
-"""Which token holds which addresses: one lease a token, for as long as a certificate that it got is valid."""
+"""Which token holds which addresses: one lease a token, for as long as a certificate that it got is valid.
+
+An ended lease holds nothing. It is kept for another day, for its pod may still come back with its last key.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from ca.messages import Address, JoinClaims
+
+RENEWABLE_SECONDS: Final = 24 * 3600
+"""How long after its end a certificate can still be renewed: a pod sits out a CA that is away for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """What was issued: serial and SHA-256 of the public key, both hexadecimal; end in Unix seconds."""
+
+    serial: str
+    key: str
+    ends: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """Addresses held by a token until ``ends`` (Unix seconds).
 
-    ``serial`` is its latest certificate's, hexadecimal.
+    ``serial`` and ``key`` are of its latest certificate, as in `Certified`; ``previous`` is the key by which
+    that was asked for, empty where the token was used. ``renewals`` counts since then. The last three are
+    missing in files written before there were renewals: what they record cannot be renewed, only joined anew.
     """
 
     token_id: str
@@ -19,6 +37,9 @@ class Lease:
     addresses: tuple[Address, ...]
     serial: str
     ends: int
+    key: str = ""
+    previous: str = ""
+    renewals: int = 0
 
 
 def live_leases(leases: Iterable[Lease], wall: float) -> tuple[Lease, ...]:
@@ -42,14 +63,30 @@ def holder_of_addresses(
 
 
 def lease_to(
-    leases: Iterable[Lease], claims: JoinClaims, serial: str, ends: int, wall: float
+    leases: Iterable[Lease],
+    claims: JoinClaims,
+    issued: Certified,
+    wall: float,
+    previous: str = "",
 ) -> tuple[Lease, ...]:
-    """Return the live leases with the one of ``claims`` begun or renewed, at the end."""
-    others = []
-    for lease in live_leases(leases, wall):
-        if lease.token_id != claims.id:
-            others.append(lease)
-        else:  # an earlier certificate may end later: the CA's --ttl can have become shorter
+    """Return the leases still of use, with that of ``claims`` begun or renewed (by ``previous``) at the end."""
+    others, ends, renewals = [], issued.ends, 0
+    for lease in leases:
+        if lease.token_id == claims.id:
+            # An earlier certificate may end later: the CA's --ttl can have become shorter.
             ends = max(ends, lease.ends)
-    mine = Lease(claims.id, claims.pod, claims.namespace, claims.addresses, serial, ends)
+            renewals = lease.renewals + 1 if previous else 0
+        elif wall <= lease.ends + RENEWABLE_SECONDS:
+            others.append(lease)
+    mine = Lease(
+        claims.id,
+        claims.pod,
+        claims.namespace,
+        claims.addresses,
+        issued.serial,
+        ends,
+        issued.key,
+        previous,
+        renewals,
+    )
     return (*others, mine)

@@ -53,9 +53,19 @@ def to_json(overview: Overview) -> JsonObject:
         "tokens": [
             asdict(each) | {"addresses": _texts(each.addresses)} for each in overview.tokens
         ],
-        "leases": [
-            asdict(each) | {"addresses": _texts(each.addresses)} for each in overview.leases
-        ],
+        "leases": [_lease_json(each) for each in overview.leases],
+    }
+
+
+def _lease_json(lease: Lease) -> JsonObject:
+    return {
+        "token_id": lease.token_id,
+        "pod": lease.pod,
+        "namespace": lease.namespace,
+        "addresses": _texts(lease.addresses),
+        "serial": lease.serial,
+        "ends": lease.ends,
+        "renewals": lease.renewals,
     }
 
 
@@ -72,6 +82,7 @@ def draw(overview: Overview) -> str:
             held.token_id,
             f"{held.namespace}/{held.pod}",
             _time(held.ends),
+            str(held.renewals),
             " ".join(_texts(held.addresses)),
         )
         for held in overview.leases
@@ -84,7 +95,7 @@ def draw(overview: Overview) -> str:
         "",
         *_table("live join tokens", ("token", "pod", "expires", "addresses"), tokens),
         "",
-        *_table("addresses in use", ("token", "pod", "ends", "addresses"), leases),
+        *_table("addresses in use", ("token", "pod", "ends", "renewed", "addresses"), leases),
     ]
     return "\n".join(lines)
 

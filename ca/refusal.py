@@ -26,6 +26,20 @@ class Refusal(StrEnum):
     """Not signed by its own key with ECDSA and SHA-256: whoever asks does not hold the key."""
     CSR_ASKS = "csr_asks"
     """A subject, extension or attribute: a CSR asks for nothing."""
+    NO_CERTIFICATE = "no_certificate"
+    """A renewal is asked for without a certificate of this CA."""
+    NOT_A_POD = "not_a_pod"
+    """The caller's certificate is this CA's, and not one of its pods'."""
+    CERTIFICATE_EARLY = "certificate_early"
+    """The caller's certificate begins in the future: this CA's clock was set back."""
+    CERTIFICATE_ENDED = "certificate_ended"
+    """The caller's certificate ended more than a day ago."""
+    SUPERSEDED = "superseded"
+    """The caller's key is neither that of its pod's latest certificate nor the one before."""
+    WITHDRAWN = "withdrawn"
+    """The join token by which the caller once came was deleted."""
+    KEY_REUSED = "key_reused"
+    """A renewal for the same key: each certificate has a fresh one."""
     ROOT_ENDED = "root_ended"
     """The CA's own root has no life left to give."""
 
@@ -33,7 +47,7 @@ class Refusal(StrEnum):
 class Refused(Exception):  # noqa: N818 - a judgement, not a failure
     """A request is refused and nothing was changed; ``message`` is one line for the pod's owner.
 
-    ``claims`` are those of a genuine token that is refused itself.
+    ``claims`` are those on record for a genuine token or certificate that is refused itself.
     """
 
     def __init__(self, reason: Refusal, message: str, claims: JoinClaims | None = None) -> None:

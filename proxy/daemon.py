@@ -17,10 +17,9 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from ca.messages import SignResponse
-from proxy.credentials.credential import Credential, build_credential
-from proxy.credentials.csr import make_key_and_csr
-from proxy.drivers import admin, ca_client, clock, logs
+from proxy.credentials.credential import Credential
+from proxy.drivers import admin, ca_client, logs
+from proxy.drivers.enrolment import Enrolment
 from proxy.drivers.pump import Pump
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import SessionSocket
@@ -50,10 +49,6 @@ FINE, FAILED, CA_REFUSED = 0, 1, 3
 # Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
 _CODECS: Final = tuple(codecs.lookup(name) for name in ("ascii", "idna", "latin-1"))
 
-CA_PATIENCE: Final = 30.0
-"""Seconds for which an unreachable CA is asked again at start; whoever restarts us goes on after that."""
-
-_FIRST_PAUSE, _LAST_PAUSE = 0.2, 3.0
 _DROPS_EVERY: Final = 5.0
 
 
@@ -87,6 +82,7 @@ def run(settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> i
 class _Daemon:
     def __init__(self, settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> None:
         self._settings, self._place, self._channel, self._tun = settings, place, channel, tun
+        self._enrolment = Enrolment(settings)
         self._drops: Drops = Drops()
         self._stop = asyncio.Event()
         self._code = FINE
@@ -101,15 +97,15 @@ class _Daemon:
             loop.add_signal_handler(number, self._stop.set)
         self._channel.setblocking(False)  # noqa: FBT003 - the standard library's signature
         loop.add_reader(self._channel.fileno(), self._hear_agent)
-        obtaining = asyncio.ensure_future(self._obtain())  # noqa: TID251 - awaited two lines on
+        obtaining = asyncio.ensure_future(self._enrolment.obtain())  # noqa: TID251 - awaited two lines on
         stopping = asyncio.ensure_future(self._stop.wait())  # noqa: TID251 - cancelled below
         await asyncio.wait((obtaining, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not obtaining.done():
             obtaining.cancel()
             return FINE
-        credential, wall_offset = obtaining.result()
-        async with self._serve(credential, wall_offset):
+        obtaining.result()
+        async with self._serve():
             await self._stop.wait()
         logs.event("stopped", pod=self._settings.name)
         return self._code
@@ -120,22 +116,6 @@ class _Daemon:
             self._channel.recv(64)
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._stop.set()
-
-    async def _obtain(self) -> tuple[Credential, float]:
-        """Return a fresh credential, and Unix time less loop time by the CA's clock."""
-        key, csr = make_key_and_csr()
-        answer = await self._ask_patiently(csr)
-        chain, roots = "".join(answer.chain), "".join(answer.roots)
-        credential = build_credential(key, chain.encode(), roots.encode())
-        logs.event(
-            "certificate_issued",
-            serial=f"{credential.own.serial:x}",
-            identity=credential.own.identity.uri,
-            addresses=credential.own.address_texts(),
-            seconds=round(credential.own.not_after - answer.time),
-            clock_offset=round(answer.time - clock.wall(), 3),
-        )
-        return credential, answer.time - asyncio.get_running_loop().time()
 
     def _tell_event(self, event: Event) -> None:
         _log_event(event)
@@ -159,40 +139,15 @@ class _Daemon:
                 "bug", logging.ERROR, message=context.get("message"), exception="".join(trace)
             )
 
-    async def _ask_patiently(self, csr: bytes) -> SignResponse:
-        """Ask the CA until it answers or our patience ends: it may start at the same moment as we do."""
-        loop, settings = asyncio.get_running_loop(), self._settings
-        deadline, pause = loop.time() + CA_PATIENCE, _FIRST_PAUSE
-        while True:
-            try:
-                return await ca_client.obtain(
-                    settings.ca_address,
-                    settings.ca_root_fingerprint,
-                    settings.trust_domain,
-                    settings.token,
-                    csr,
-                )
-            except ca_client.CaUnreachable as error:
-                if loop.time() + pause > deadline:
-                    raise
-                logs.event(
-                    "ca_unreachable",
-                    logging.WARNING,
-                    ca=settings.ca_address,
-                    message=str(error),
-                )
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LAST_PAUSE)
-
     @contextlib.asynccontextmanager
-    async def _serve(self, credential: Credential, wall_offset: float) -> AsyncIterator[None]:
-        loop, settings = asyncio.get_running_loop(), self._settings
+    async def _serve(self) -> AsyncIterator[None]:
+        loop, settings, enrolment = asyncio.get_running_loop(), self._settings, self._enrolment
         table = SessionTable(
-            credential,
+            enrolment.credential,
             settings.session_port,
             os.urandom,
             self._drops,
-            wall_offset=wall_offset,
+            wall_offset=enrolment.wall_offset,
             largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
             profile=settings.tls_profile,
         )
@@ -215,7 +170,14 @@ class _Daemon:
         )
 
         def status() -> JsonObject:
-            return report(credential.own, table, self._drops, loop.time())
+            now = loop.time()
+            renewal = enrolment.status(now)
+            return report(enrolment.credential.own, renewal, table, self._drops, now)
+
+        def adopt(credential: Credential, wall_offset: float) -> None:
+            table.wall_offset = wall_offset
+            table.adopt(credential, loop.time())
+            pump.settle()
 
         async def rekey(pod: str | None) -> JsonObject:
             former = table.renew(loop.time(), pod)
@@ -229,7 +191,10 @@ class _Daemon:
         serving = admin.serve(Path(settings.admin_socket), status, rekey)
         async with serving, asyncio.TaskGroup() as tasks:
             pump.start()
-            telling = tasks.create_task(self._tell_drops())
+            others = (
+                tasks.create_task(self._tell_drops()),
+                tasks.create_task(enrolment.keep(adopt)),
+            )
             self._channel.send(b"ready")
             logs.event(
                 "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu
@@ -238,7 +203,8 @@ class _Daemon:
                 yield
             finally:
                 pump.stop()
-                telling.cancel()
+                for task in others:
+                    task.cancel()
 
     async def _tell_drops(self) -> None:
         """Log what was refused: one line a reason and interval, however many there were."""

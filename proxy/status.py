@@ -12,8 +12,13 @@ from proxy.session.table import SessionTable
 JsonObject = dict[str, object]
 
 
-def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -> JsonObject:
-    """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds."""
+def report(
+    own: PodCertificate, renewal: JsonObject, table: SessionTable, drops: Drops, now: float
+) -> JsonObject:
+    """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds.
+
+    ``renewal`` says how the own certificate's renewals fare.
+    """
     wall = now + table.wall_offset
     sessions = sorted(table.sessions.values(), key=lambda s: (s.peer.pod, -s.generation))
     return {
@@ -22,6 +27,7 @@ def report(own: PodCertificate, table: SessionTable, drops: Drops, now: float) -
             "serial": f"{own.serial:x}",
             "not_after": own.not_after,
             "remaining_seconds": round(own.not_after - wall),
+            "renewal": renewal,
         },
         "tls": {"suites": list(table.profile.suites), "groups": list(table.profile.groups)},
         "sessions": [_session(session, now) for session in sessions],
@@ -71,6 +77,7 @@ def draw(status_untrusted: JsonObject) -> str:
         f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
         f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
         *_limits(_dict(status_untrusted["tls"])),
+        *_trouble(_dict(certificate["renewal"])),
         "",
     ]
     sessions = [_dict(session) for session in _list(status_untrusted["sessions"])]
@@ -92,6 +99,15 @@ def _limits(tls: JsonObject) -> list[str]:
     if (suites, groups) == (DEFAULT_PROFILE.suites, DEFAULT_PROFILE.groups):
         return []
     return [f"TLS limited to {', '.join(suites)}; {', '.join(groups)}"]
+
+
+def _trouble(renewal: JsonObject) -> list[str]:
+    if not renewal["failures"]:
+        return []
+    pause = _span(renewal["next_seconds"])
+    return [
+        f"renewal failed ({renewal['failures']} in a row), again in {pause}: {renewal['last_error']}"
+    ]
 
 
 def _row(session: JsonObject) -> tuple[str, ...]:

@@ -5,7 +5,8 @@
     DIR/              0700   one `ca serve` at a time holds a lock on it
       root.key        0600   the root's key, encrypted (ca.keyfile)
       root.pem        0600   the root; made last, so a directory without it is none
-      tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void
+      tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
+                             certificates got by it are renewed no more
       leases.json     0600   who holds which addresses until when
 
 Every file appears whole or not at all: written beside its place, synced, renamed.

@@ -1,4 +1,4 @@
-"""The CA over HTTPS (TLS 1.3): ``GET /v1/bundle``, ``POST /v1/sign``, ``GET /healthz``.
+"""The CA over HTTPS (TLS 1.3): ``GET /v1/bundle``, ``POST /v1/sign``, ``POST /v1/renew``, ``GET /healthz``.
 
 Everything that a stranger can send is bounded in size and time. Signing takes some 30 us and a synced write,
 so it is done on the loop, which also keeps requests apart, as `ca.issue` asks.
@@ -19,18 +19,19 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ca.certificates import server_certificate
+from ca.certificates import server_certificate, trust_domain_of
 from ca.drivers.audit import Audit
 from ca.drivers.file_backend import DirectoryError, FileBackend
-from ca.issue import Store, authenticate, issue
+from ca.issue import Issued, Store, authenticate, issue
 from ca.messages import LARGEST_BODY, Address, Bundle, ErrorResponse, JoinClaims, encode
 from ca.refusal import Refusal, Refused
+from ca.renew import Caller, entitled, identify
 
 SERVER_LIFE: Final = timedelta(hours=24)
 """Life of the server's own certificate, which is replaced at half of it."""
 
 MOST_AT_ONCE: Final = 64
-"""Sign requests; the next is asked to come back in a second."""
+"""Sign and renew requests; the next is asked to come back in a second."""
 
 HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 5.0
@@ -46,8 +47,20 @@ _STATUS: Final = {
     Refusal.CSR_KEY: HTTPStatus.FORBIDDEN,
     Refusal.CSR_SIGNATURE: HTTPStatus.FORBIDDEN,
     Refusal.CSR_ASKS: HTTPStatus.FORBIDDEN,
+    Refusal.NO_CERTIFICATE: HTTPStatus.FORBIDDEN,
+    Refusal.NOT_A_POD: HTTPStatus.FORBIDDEN,
+    Refusal.CERTIFICATE_EARLY: HTTPStatus.FORBIDDEN,
+    Refusal.CERTIFICATE_ENDED: HTTPStatus.FORBIDDEN,
+    Refusal.SUPERSEDED: HTTPStatus.FORBIDDEN,
+    Refusal.WITHDRAWN: HTTPStatus.FORBIDDEN,
+    Refusal.KEY_REUSED: HTTPStatus.FORBIDDEN,
     Refusal.ROOT_ENDED: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: how long after its end a certificate is good for a renewal is for
+# `ca.renew.identify` to judge; the rest of the chain is our root, and `ca.issue` looks at its end.
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ async def serve(
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_json_errors])
     app.router.add_get("/v1/bundle", handlers.bundle)
     app.router.add_post("/v1/sign", handlers.sign)
+    app.router.add_post("/v1/renew", handlers.renew)
     app.router.add_get("/healthz", handlers.healthz)
     runner = web.AppRunner(
         app,
@@ -115,6 +129,11 @@ class _ServerIdentity:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.context.num_tickets = 0
+        # Who has no certificate yet comes with a token; one that is shown must be of our root.
+        self.context.verify_mode = ssl.CERT_OPTIONAL
+        self.context.verify_flags |= ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME
+        for root in service.backend.roots:
+            self.context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
         self._service, self._named, self._life = service, tuple(named), life
         self._timer: asyncio.TimerHandle | None = None
 
@@ -155,45 +174,79 @@ class _Handlers:
         return _json(HTTPStatus.OK, encode(Bundle(tuple(pems))))
 
     async def sign(self, request: web.Request) -> web.Response:
+        return await self._bounded(request, self._sign)
+
+    async def renew(self, request: web.Request) -> web.Response:
+        return await self._bounded(request, self._renew)
+
+    async def _bounded(self, request: web.Request, answer: "_Answer") -> web.Response:
         if self._under_way >= MOST_AT_ONCE:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many requests at once")
         self._under_way += 1
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await self._sign(request)
+                return await self._audited(request, answer)
         except TimeoutError:
             return _error(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request came too slowly")
         finally:
             self._under_way -= 1
 
-    async def _sign(self, request: web.Request) -> web.Response:
-        service = self._service
-        claims: JoinClaims | None = None
+    async def _audited(self, request: web.Request, answer: "_Answer") -> web.Response:
+        audit = self._service.audit
+        who: dict[str, object] = {}
         try:
-            authorization = request.headers.get("Authorization", "")
-            claims = authenticate(authorization, service.store, service.wall())
-            body = await _read(request)
-            issued = issue(
-                claims,
-                body,
-                service.store,
-                service.backend,
-                wall=service.wall(),
-                life=service.life,
-            )
+            event, issued = await answer(request, who)
         except Refused as refused:
-            who = _who(claims or refused.claims) | {"from": request.remote}
-            service.audit("refused", who | {"reason": refused.reason, "message": refused.message})
+            who |= _who(refused.claims) | {"from": request.remote}
+            audit("refused", who | {"reason": refused.reason, "message": refused.message})
             return _error(_STATUS[refused.reason], refused.reason, refused.message)
         except (OSError, DirectoryError) as error:
-            service.audit("failed", _who(claims) | {"message": str(error)})
+            audit("failed", who | {"message": str(error)})
             return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "the CA's store failed")
         lease = issued.lease
-        service.audit(
-            "issued",
-            _who(claims) | {"serial": lease.serial, "ends": lease.ends, "from": request.remote},
-        )
+        audit(event, who | {"serial": lease.serial, "ends": lease.ends, "from": request.remote})
         return _json(HTTPStatus.OK, encode(issued.response))
+
+    async def _sign(self, request: web.Request, who: dict[str, object]) -> tuple[str, Issued]:
+        service = self._service
+        authorization = request.headers.get("Authorization", "")
+        claims = authenticate(authorization, service.store, service.wall())
+        who |= _who(claims)
+        body_untrusted = await _read(request)
+        return "issued", self._issue(claims, body_untrusted)
+
+    async def _renew(self, request: web.Request, who: dict[str, object]) -> tuple[str, Issued]:
+        service = self._service
+        trust_domain = trust_domain_of(service.backend.issuer.root)
+        caller = identify(_certificate_shown(request), trust_domain, service.wall())
+        who |= _who_calls(caller)
+        body_untrusted = await _read(request)
+        # No `await` from here on: the store must be at the end what it is now.
+        claims = entitled(caller, service.store)
+        who |= _who(claims)
+        return "renewed", self._issue(claims, body_untrusted, caller.key)
+
+    def _issue(self, claims: JoinClaims, body_untrusted: bytes, by_key: str = "") -> Issued:
+        service = self._service
+        return issue(
+            claims,
+            body_untrusted,
+            service.store,
+            service.backend,
+            wall=service.wall(),
+            life=service.life,
+            by_key=by_key,
+        )
+
+
+_Answer = Callable[[web.Request, dict[str, object]], Awaitable[tuple[str, Issued]]]
+"""Gives the event's name and what was issued, and fills in whom it concerns as soon as that is known."""
+
+
+def _certificate_shown(request: web.Request) -> bytes | None:
+    """Return the DER of the caller's certificate, which TLS has verified but for its times."""
+    connection: ssl.SSLObject | None = request.get_extra_info("ssl_object")
+    return None if connection is None else connection.getpeercert(binary_form=True)
 
 
 async def _read(request: web.Request) -> bytes:
@@ -212,6 +265,10 @@ def _who(claims: JoinClaims | None) -> dict[str, object]:
         "identity": claims.identity.uri,
         "addresses": [str(address) for address in claims.addresses],
     }
+
+
+def _who_calls(caller: Caller) -> dict[str, object]:
+    return {"pod": caller.pod, "identity": caller.identity.uri, "replaces": caller.serial}
 
 
 @web.middleware

@@ -1,19 +1,21 @@
-"""A pod asks the project's CA for its certificate, going by the root's fingerprint alone.
+"""A pod asks the project's CA for its certificate, or the next one, going by the root's fingerprint alone.
 
 1. The bundle is fetched over TLS that verifies nothing: it is public. One root in it must have the pinned
    fingerprint; from here on that root alone counts.
 2. The token goes over a second connection, which must chain to that root and name the CA's own id. A pod's
    certificate chains to it too, so the name is checked inside the handshake: whoever answers with another one
-   never gets a byte of the token.
+   never gets a byte of the token. At a renewal the pod's own certificate stands for the token, and is
+   withheld in the same way.
 """
 
 import os
 import ssl
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typing_extensions import override
 
 from ca.messages import (
@@ -29,6 +31,7 @@ from ca.messages import (
     root_fingerprint,
 )
 from policy.identity import ca_uri
+from proxy.credentials.credential import Credential
 
 _UNREADABLE: Final = (
     x509.DuplicateExtension,
@@ -58,28 +61,69 @@ class CaRefused(Exception):  # noqa: N818 - the CA's judgement
         self.message = message
 
 
-async def obtain(  # noqa: PLR0913 - the settings that name the CA, and what it is asked
-    address: str,
-    fingerprint: str,
-    trust_domain: str,
-    token: str,
-    csr_der: bytes,
-    *,
-    patience: float = PATIENCE,
-) -> SignResponse:
-    """Return what the CA at ``address`` (``https://host:port``) issues for the token and CSR.
+@dataclass(frozen=True, slots=True)
+class Ca:
+    """Which CA: ``https://host:port``, its root's fingerprint, its trust domain; seconds for each request."""
+
+    address: str
+    fingerprint: str
+    trust_domain: str
+    patience: float = PATIENCE
+
+
+async def obtain(ca: Ca, token: str, csr_der: bytes) -> SignResponse:
+    """Return what the CA issues for the token and CSR.
 
     Raises `CaRefused` or `CaUnreachable`. What the chain says is for the caller to judge.
     """
-    root = _pinned_root(await _get_bundle(address, patience), fingerprint, address)
-    context = _ca_only_context(root, ca_uri(trust_domain))
+    context = await _context(ca)
+    return await _ask(ca, "sign", context, csr_der, {"Authorization": f"Bearer {token}"})
+
+
+async def renew(ca: Ca, credential: Credential, csr_der: bytes) -> SignResponse:
+    """Return what the CA issues for the CSR in the place of the credential, which may have ended a while ago.
+
+    Raises `CaRefused` or `CaUnreachable`, or OSError where this machine gives no memory for it.
+    """
+    context = await _context(ca)
+    _load_credential(context, credential)
+    return await _ask(ca, "renew", context, csr_der)
+
+
+async def _context(ca: Ca) -> ssl.SSLContext:
+    root = _pinned_root(await _get_bundle(ca), ca.fingerprint, ca.address)
+    return _ca_only_context(root, ca_uri(ca.trust_domain))
+
+
+def _load_credential(context: ssl.SSLContext, credential: Credential) -> None:
+    """Let a context prove the credential, whose key does not touch a disk.
+
+    The ssl module reads keys from paths alone. This one leads to anonymous memory without a name in any file
+    system: whoever may open it under our /proc may read all our memory (proc(5), ptrace access mode), a program
+    that we start would not inherit it, and it is gone when this returns.
+    """
+    secret = credential.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in credential.chain)
+    descriptor = os.memfd_create("tencrypt-renewal", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.write(secret + chain)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+
+
+async def _ask(
+    ca: Ca,
+    what: str,
+    context: ssl.SSLContext,
+    csr_der: bytes,
+    headers: dict[str, str] | None = None,
+) -> SignResponse:
     csr_pem = x509.load_der_x509_csr(csr_der).public_bytes(Encoding.PEM).decode("ascii")
     status, body_untrusted = await _request(
         "POST",
-        f"{address}/v1/sign",
+        f"{ca.address}/v1/{what}",
         context,
-        patience=patience,
-        headers={"Authorization": f"Bearer {token}"},
+        patience=ca.patience,
+        headers=headers,
         body=encode(SignRequest(csr_pem)),
     )
     try:
@@ -87,20 +131,22 @@ async def obtain(  # noqa: PLR0913 - the settings that name the CA, and what it 
             return parse_sign_response(body_untrusted)
         refusal = parse_error(body_untrusted)
     except MessageError as error:
-        raise CaUnreachable(f"{address} answered {status}, and not as a CA does: {error}") from None
-    raise _refused(address, status, refusal)
+        raise CaUnreachable(
+            f"{ca.address} answered {status}, and not as a CA does: {error}"
+        ) from None
+    raise _refused(ca.address, status, refusal)
 
 
-async def _get_bundle(address: str, patience: float) -> bytes:
+async def _get_bundle(ca: Ca) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # see 1. above
     status, body_untrusted = await _request(
-        "GET", f"{address}/v1/bundle", context, patience=patience
+        "GET", f"{ca.address}/v1/bundle", context, patience=ca.patience
     )
     if status != 200:
-        raise CaUnreachable(f"{address} answered {status} when asked for its roots")
+        raise CaUnreachable(f"{ca.address} answered {status} when asked for its roots")
     return body_untrusted
 
 

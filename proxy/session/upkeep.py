@@ -28,7 +28,7 @@ RENEW_AGAIN: Final = 30.0
 """Seconds between tries to renew a session that has begun to grow old."""
 
 SPREAD: Final = 30.0
-"""Seconds over which handshakes with a new certificate are spread."""
+"""Seconds over which handshakes with a new certificate are spread; half a session's rest where that is less."""
 
 _SMALL: Final = NONCE + RECORD_OVERHEAD
 
@@ -68,7 +68,8 @@ class Upkeep:
     def renew_soon(self, now: float) -> None:
         """Call each peer within `SPREAD`, not all at once: others have new certificates at the same time."""
         for session in self._sealing():
-            when = now + SPREAD * self._registry.fraction()
+            spread = min(SPREAD, (session.ends - now) / 2)
+            when = now + spread * self._registry.fraction()
             self._registry.timers.at(when, partial(self._renew_once, session.index))
 
     def answered(self, session: Session, nonce: bytes, now: float) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from cryptography import x509
@@ -30,6 +31,7 @@ from ca.messages import (
 )
 from ca.profile import judge_csr
 from ca.refusal import Refused
+from ca.renew import identify
 from policy.identity import IdentityError, parse_pod_uri
 from proxy import rekey
 from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
@@ -201,6 +203,11 @@ TARGETS: dict[str, Target] = {
         (Dropped,),
         lambda: [c.public_bytes(Encoding.DER) for c in POD.chain],
     ),
+    "caller": Target(
+        lambda data: identify(data, "shop.example", datetime.fromtimestamp(WALL, UTC)),
+        (Refused,),
+        lambda: [c.public_bytes(Encoding.DER) for c in POD.chain],
+    ),
     "chain": Target(lambda data: build_credential(POD.key, data, data), (Dropped,), pem_chain),
     "identity": Target(
         text(parse_pod_uri), (IdentityError,), lambda: [POD.own.identity.uri.encode()]
@@ -227,7 +234,7 @@ TARGETS: dict[str, Target] = {
     "status": Target(
         drawn,
         (ValueError, KeyError, TypeError, OverflowError, RecursionError),
-        lambda: [b'{"pod": {}, "certificate": {"serial": "1"}}'],
+        lambda: [b'{"pod": {}, "certificate": {"serial": "1", "renewal": {"failures": 1}}}'],
         good=False,
     ),
     "rekey": Target(

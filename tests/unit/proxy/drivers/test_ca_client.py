@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,9 @@ from support.authority import DAY, TRUST_DOMAIN, Authority, make_claims
 from ca.certificates import pod_certificate, server_certificate
 from ca.messages import LARGEST_BODY, Bundle, SignResponse, encode
 from ca.profile import ApprovedRequest
-from proxy.credentials.credential import build_credential
+from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
-from proxy.drivers.ca_client import CaRefused, CaUnreachable, obtain
+from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable, obtain, renew
 
 Certify = Callable[[Authority, ec.EllipticCurvePublicKey], x509.Certificate]
 
@@ -30,16 +33,13 @@ async def authority(tmp_path: Path) -> AsyncIterator[Authority]:
         yield serving
 
 
+def place(authority: Authority, patience: float = 5) -> Ca:
+    return Ca(authority.address, authority.fingerprint, TRUST_DOMAIN, patience)
+
+
 async def join(authority: Authority, token: str, csr: bytes | None = None) -> SignResponse:
     """Obtain a certificate as the proxy does."""
-    return await obtain(
-        authority.address,
-        authority.fingerprint,
-        TRUST_DOMAIN,
-        token,
-        csr or make_key_and_csr()[1],
-        patience=5,
-    )
+    return await obtain(place(authority), token, csr or make_key_and_csr()[1])
 
 
 async def refused(authority: Authority, token: str, csr: bytes | None = None) -> str:
@@ -92,7 +92,7 @@ async def test_ca_with_another_root_gets_no_token(authority: Authority, tmp_path
     other = Authority(tmp_path / "other")
     with pytest.raises(CaUnreachable, match=authority.fingerprint):
         await obtain(
-            authority.address, other.fingerprint, TRUST_DOMAIN, authority.token(), b"", patience=5
+            replace(place(authority), fingerprint=other.fingerprint), authority.token(), b""
         )
     assert not authority.events("refused")
 
@@ -104,6 +104,58 @@ async def test_store_that_fails_is_tried_again_later(authority: Authority) -> No
         await join(authority, token)
 
 
+async def joined(authority: Authority) -> Credential:
+    key, csr = make_key_and_csr()
+    return built(key, await join(authority, authority.token(), csr))
+
+
+def built(key: ec.EllipticCurvePrivateKey, answer: SignResponse) -> Credential:
+    chain, roots = "".join(answer.chain), "".join(answer.roots)
+    return build_credential(key, chain.encode(), roots.encode())
+
+
+async def test_pod_renews_with_its_own_key_and_certificate(authority: Authority) -> None:
+    credential = await joined(authority)
+    authority.wall += 2 * DAY - timedelta(seconds=60)  # it ended a day ago, all but a minute
+    key, csr = make_key_and_csr()
+    renewed = built(key, await renew(place(authority), credential, csr))
+    assert renewed.own.addresses == credential.own.addresses
+    assert renewed.own.not_after == (authority.wall + DAY).timestamp()
+
+
+async def test_refused_renewal_comes_with_the_cas_reason(authority: Authority) -> None:
+    credential = await joined(authority)
+    authority.wall += 2 * DAY + timedelta(seconds=60)
+    with pytest.raises(CaRefused) as error:
+        await renew(place(authority), credential, make_key_and_csr()[1])
+    assert error.value.code == "certificate_ended"
+
+
+async def test_key_goes_into_tls_by_way_of_memory_alone(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential = await joined(authority)
+    loaded: list[str] = []
+    load = ssl.SSLContext.load_cert_chain
+
+    def spy(self: ssl.SSLContext, certfile: str) -> None:
+        loaded.append(os.readlink(certfile))  # noqa: PTH115 - as ssl opens it
+        load(self, certfile)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", spy)
+    await renew(place(authority), credential, make_key_and_csr()[1])
+    assert loaded == ["/memfd:tencrypt-renewal (deleted)"]
+    assert not [link for link in open_files() if "tencrypt-renewal" in link]
+
+
+def open_files() -> list[str]:
+    links = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            links.append(str(path.readlink()))
+    return links
+
+
 class Impostor:
     """A TLS server with a certificate of our choice; serves the true bundle, keeps all else it hears."""
 
@@ -113,6 +165,7 @@ class Impostor:
         self.answers = {"GET /v1/bundle": http(encode(Bundle(roots))), **(answers or {})}
         self.heard: list[bytes] = []
         self.newest = ssl.TLSVersion.TLSv1_3
+        self.shown: list[bytes | None] = []
 
     @contextlib.asynccontextmanager
     async def serving(self, directory: Path, certify: Certify) -> AsyncIterator[None]:
@@ -125,6 +178,8 @@ class Impostor:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = self.newest
         context.load_cert_chain(file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(self.authority.directory / "root.pem")
         server = await asyncio.start_server(self._answer, "127.0.0.1", 0, ssl=context)
         self.authority.port = server.sockets[0].getsockname()[1]
         async with server:
@@ -136,6 +191,8 @@ class Impostor:
             path = " ".join(head.decode().split(" ")[:2])
             if path != "GET /v1/bundle":
                 self.heard.append(head)
+                connection = writer.get_extra_info("ssl_object")
+                self.shown.append(connection.getpeercert(binary_form=True))
             if answer := self.answers.get(path):
                 writer.write(answer)
                 await writer.drain()
@@ -169,14 +226,7 @@ async def join_impostor(
     token = authority.token()
     async with impostor.serving(directory, certify):
         with pytest.raises(CaUnreachable) as error:
-            await obtain(
-                authority.address,
-                authority.fingerprint,
-                TRUST_DOMAIN,
-                token,
-                make_key_and_csr()[1],
-                patience=patience,
-            )
+            await obtain(place(authority, patience), token, make_key_and_csr()[1])
     assert token not in str(error.value)
     return str(error.value)
 
@@ -194,6 +244,25 @@ async def test_pods_certificate_does_not_make_a_ca(tmp_path: Path) -> None:
     why = await join_impostor(impostor, tmp_path, as_pod)
     assert "not for spiffe://shop.example/tencrypt/ca" in why
     assert impostor.heard == []
+
+
+async def renew_from_impostor(impostor: Impostor, directory: Path, certify: Certify) -> bytes:
+    """Ask it for a renewal; the certificate that is to be renewed."""
+    async with impostor.authority.serving():
+        credential = await joined(impostor.authority)
+    async with impostor.serving(directory, certify):
+        with pytest.raises(CaUnreachable):
+            await renew(place(impostor.authority), credential, make_key_and_csr()[1])
+    return credential.chain[0].public_bytes(Encoding.DER)
+
+
+async def test_pods_certificate_is_shown_to_the_ca_and_to_nobody_else(tmp_path: Path) -> None:
+    impostor = Impostor(Authority(tmp_path / "ca"), {"POST /v1/renew": http(b"")})
+    assert impostor.shown == []
+    shown = await renew_from_impostor(impostor, tmp_path, as_ca)  # the control
+    assert impostor.shown == [shown]
+    await renew_from_impostor(impostor, tmp_path, as_pod)
+    assert impostor.shown == [shown]
 
 
 async def test_ca_of_another_root_that_shows_our_bundle_hears_no_token(tmp_path: Path) -> None:
