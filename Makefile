@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LOCKED := requirements/runtime.txt requirements/dev.txt
-TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/package
+TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/attack tests/package
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 
 help:
@@ -30,7 +30,7 @@ test: programs venv
 	$(PYTHON) -m pytest $(TIERS)
 
 test-full: programs venv
-	$(PYTHON) -m coverage run -m pytest --scenarios 20000
+	$(PYTHON) -m coverage run -m pytest --scenarios 20000 --attack-factor 10
 	$(PYTHON) -m coverage report
 
 fuzz: venv

@@ -12,6 +12,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--scenarios", type=int, default=1000, help="simulated stories to run (20,000 in test-full)"
     )
+    parser.addoption(
+        "--attack-factor",
+        type=int,
+        default=1,
+        help="times the datagrams of an attack (10 in test-full)",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -45,23 +45,30 @@ def send_forged_udp(
 def udp_packet(source: str, destination: str, port: int, payload: bytes) -> bytes:
     """Make an IP packet of one UDP datagram, from and to `port`, all checksums right."""
     here, there = ip_address(source).packed, ip_address(destination).packed
+    return ip_packet(here, there, _UDP, udp_segment(here, there, (port, port), payload))
+
+
+def udp_segment(here: bytes, there: bytes, ports: tuple[int, int], payload: bytes) -> bytes:
+    """Make UDP header and payload between two packed addresses, its checksum right."""
     size = 8 + len(payload)
-    datagram = struct.pack("!HHHH", port, port, size, 0) + payload
-    checksum = _checksum(here + there + struct.pack("!II", size, _UDP) + datagram) or 0xFFFF
-    datagram = datagram[:6] + checksum.to_bytes(2, "big") + payload
+    datagram = struct.pack("!HHHH", *ports, size, 0) + payload
+    checksum = internet_checksum(here + there + struct.pack("!II", size, _UDP) + datagram)
+    return datagram[:6] + (checksum or 0xFFFF).to_bytes(2, "big") + payload
+
+
+def ip_packet(here: bytes, there: bytes, protocol: int, body: bytes, fragment: int = 0) -> bytes:
+    """Make an IPv4 or IPv6 packet between two packed addresses; `fragment` is IPv4's second word."""
     if len(here) == 16:
-        return struct.pack("!IHBB", 6 << 28, size, _UDP, 64) + here + there + datagram
-    header = struct.pack("!BBHIBBH", 0x45, 0, 20 + size, 0, 64, _UDP, 0) + here + there
-    return header[:10] + _checksum(header).to_bytes(2, "big") + header[12:] + datagram
+        return struct.pack("!IHBB", 6 << 28, len(body), protocol, 64) + here + there + body
+    size = 20 + len(body)
+    header = struct.pack("!BBHIBBH", 0x45, 0, size, fragment, 64, protocol, 0) + here + there
+    return header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:] + body
 
 
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    padded = data + bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071: the sum of 16-bit words with carries added back is the number modulo 65,535."""
+    number = int.from_bytes(data + bytes(len(data) % 2), "big")
+    return ~(number % 0xFFFF or (0xFFFF if number else 0)) & 0xFFFF
 
 
 @contextlib.contextmanager

@@ -92,7 +92,11 @@ class Namespace:
         self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0
     ) -> socket.socket:
         """Make a socket that lives inside, for the test's own process to use."""
-        return _within(self.path, lambda: socket.socket(family, kind, protocol))
+        return self.call(lambda: socket.socket(family, kind, protocol))
+
+    def call(self, make: Callable[[], T]) -> T:
+        """Call `make` inside, in a thread of its own; what it returns lives on."""
+        return _within(self.path, make)
 
     def wait_for_listener(self, process: Process, port: int) -> None:
         """Wait until something inside, which `process` should be, listens on a TCP port."""
