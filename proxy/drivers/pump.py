@@ -5,16 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.drivers.tun import Tun
-from proxy.drivers.udp import SessionSocket
+from proxy.drivers.udp import READS, Lane, SessionSocket
 from proxy.drops import Drop, Drops
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound, Sending
 from proxy.session.events import CallFailed, Event, SessionOpened
 from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
-
-READS: Final = 32
-"""Packets taken from one device before the others get their turn."""
 
 _LARGEST: Final = 65_535 + 10
 
@@ -48,18 +45,21 @@ class Pump:
     def start(self) -> None:
         """Take packets from now on."""
         self._loop.add_reader(self._tun.fileno(), self._from_tun)
-        for session_socket in self._sockets.values():
-            self._loop.add_reader(session_socket.fileno(), self._from_network, session_socket)
+        for lane in self._lanes():
+            self._loop.add_reader(lane.fileno(), self._from_network, lane)
 
     def stop(self) -> None:
         """Take none, close all sessions in good order."""
         self._loop.remove_reader(self._tun.fileno())
-        for session_socket in self._sockets.values():
-            self._loop.remove_reader(session_socket.fileno())
+        for lane in self._lanes():
+            self._loop.remove_reader(lane.fileno())
         self._table.close(self._loop.time())
         self.settle()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _lanes(self) -> list[Lane]:
+        return [lane for sockets in self._sockets.values() for lane in sockets.lanes]
 
     def _from_tun(self) -> None:
         now = self._loop.time()
@@ -76,12 +76,12 @@ class Pump:
             self._fail(error)
         self.settle()
 
-    def _from_network(self, session_socket: SessionSocket) -> None:
+    def _from_network(self, lane: Lane) -> None:
         now = self._loop.time()
         buffer = self._buffer
         try:
-            for _ in range(READS):
-                received = session_socket.receive(buffer)
+            for _ in range(lane.reads):
+                received = lane.receive(buffer)
                 if received is None:
                     break
                 size, source, ecn = received

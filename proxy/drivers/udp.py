@@ -1,15 +1,26 @@
-"""The session port: one UDP socket an address family."""
+"""The session port: three UDP sockets an address family, so that no flood of one kind drowns the others.
 
+All share address and port (SO_REUSEPORT); a classic BPF program in the kernel sorts arriving datagrams by their
+first byte. A flood of HELLOs, which anybody may send, then fills the queue of HELLOs and no other: records and
+handshakes under way wait in queues of their own, and each has its turn in the event loop.
+"""
+
+import ctypes
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from proxy.session.cookie import Endpoint
+from proxy.session.wire import HELLO, RECORD
 
 # linux/in.h and in6.h; Python names neither.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+# asm-generic/socket.h and linux/bpf_common.h.
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_LOAD_BYTE, _JUMP_IF_AT_LEAST, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x35, 0x15, 0x06
 
 # Level, type, and option that asks for it: the ECN field of a datagram is the last two bits of each value.
 _TOS: Final = {
@@ -22,37 +33,38 @@ _ANCILLARY: Final = socket.CMSG_SPACE(4)
 _BUFFER: Final = 8 << 20
 """Asked for; the kernel gives what net.core.rmem_max allows."""
 
+READS: Final = 32
+_READS_OF_HANDSHAKES: Final = 8
+"""Datagrams taken at a turn: records, and handshakes, of which a HELLO costs some 15 us and a FLIGHT up to 1 ms."""
 
-class SessionSocket:
-    """Receives into the caller's buffer, sends, never blocks and never fragments."""
+# In the order of the sockets in their group: the program returns an index.
+_LANES: Final = (READS, _READS_OF_HANDSHAKES, _READS_OF_HANDSHAKES)
+_SORT: Final = (
+    (_LOAD_BYTE, 0, 0, 0),
+    (_JUMP_IF_AT_LEAST, 0, 1, RECORD),
+    (_RETURN, 0, 0, 0),
+    (_JUMP_IF_EQUAL, 0, 1, HELLO),
+    (_RETURN, 0, 0, 2),
+    (_RETURN, 0, 0, 1),
+)
+"""Code, jump if true, jump if false, constant (struct sock_filter): records, other handshakes, HELLOs."""
 
-    def __init__(self, address: IPv4Address | IPv6Address, port: int) -> None:
-        """Bind to one of the pod's addresses. Raises OSError where that cannot be had."""
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._level, self._type, receive_tos = _TOS[family]
-        self._socket.setsockopt(self._level, receive_tos, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-        # An ICMP "too big" is unauthenticated: never believe it, and never let the kernel fragment.
-        if family == socket.AF_INET:
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
-        else:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-        try:
-            self._socket.bind((str(address), port))
-        except OSError:
-            self._socket.close()
-            raise
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of the sockets, and how many datagrams are taken from it before the others get their turn."""
+
+    socket: socket.socket
+    reads: int
 
     def fileno(self) -> int:
         """Return the descriptor, to wait for."""
-        return self._socket.fileno()
+        return self.socket.fileno()
 
     def receive(self, buffer: memoryview) -> tuple[int, Endpoint, int] | None:
         """Receive one datagram: its size, whence, its ECN field; None when there is none."""
         try:
-            size, ancillary, _, source = self._socket.recvmsg_into((buffer,), _ANCILLARY)
+            size, ancillary, _, source = self.socket.recvmsg_into((buffer,), _ANCILLARY)
         except BlockingIOError:
             return None
         except OSError:
@@ -61,6 +73,27 @@ class SessionSocket:
         # IPv4 gives one byte, IPv6 a C int.
         tos = int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
         return size, source[:2], tos & 3
+
+
+class SessionSocket:
+    """Receives into the caller's buffer, sends, never blocks and never fragments."""
+
+    def __init__(self, address: IPv4Address | IPv6Address, port: int) -> None:
+        """Bind to one of the pod's addresses. Raises OSError where that cannot be had."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        self._level, self._type, _ = _TOS[family]
+        opened: list[socket.socket] = []
+        try:
+            for _ in _LANES:
+                opened.append(_open(family))
+                opened[-1].bind((str(address), port))
+            _attach(opened[0])
+        except OSError:
+            for one in opened:
+                one.close()
+            raise
+        self.lanes = tuple(Lane(*pair) for pair in zip(opened, _LANES, strict=True))
+        self._socket = opened[0]
 
     def send(self, data: memoryview | bytes, endpoint: Endpoint, ecn: int = 0) -> bool:
         """Send one datagram with an ECN field; False when the kernel did not take it."""
@@ -75,5 +108,30 @@ class SessionSocket:
         return True
 
     def close(self) -> None:
-        """Close it."""
-        self._socket.close()
+        """Close all of it."""
+        for lane in self.lanes:
+            lane.socket.close()
+
+
+def _open(family: socket.AddressFamily) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        opened.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+    level, _, receive_tos = _TOS[family]
+    opened.setsockopt(level, receive_tos, 1)
+    # An ICMP "too big" is unauthenticated: never believe it, and never let the kernel fragment.
+    if family == socket.AF_INET:
+        opened.setsockopt(level, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    else:
+        opened.setsockopt(level, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+    return opened
+
+
+def _attach(first: socket.socket) -> None:
+    """Let the kernel choose the socket of the group; its data begins at the UDP payload."""
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _SORT)
+    held = ctypes.create_string_buffer(program)
+    # struct sock_fprog: number of instructions, and where they are until setsockopt has copied them.
+    option = struct.pack("HP", len(_SORT), ctypes.addressof(held))
+    first.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)

@@ -1,5 +1,6 @@
 """What tests across real namespaces need, and pods to run them on."""
 
+import os
 from collections.abc import Iterator
 
 import pytest

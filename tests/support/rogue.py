@@ -42,10 +42,10 @@ class Rogue:
         """Have the CA certify the pod, and bind its session port."""
         self.pod = pod
         key, csr = make_key_and_csr()
-        asking = (ca.address, ca.fingerprint, ca.trust_domain, ca.token(pod), csr)
+        asked, token = ca_client.Ca(ca.address, ca.fingerprint, ca.trust_domain), ca.token(pod)
 
         async def obtain() -> SignResponse:
-            answer = await ca_client.obtain(*asking)
+            answer = await ca_client.obtain(asked, token, csr)
             # aiohttp closes TLS connections a moment later ("Graceful Shutdown" in its manual).
             await asyncio.sleep(CLOSING_SECONDS)
             return answer
