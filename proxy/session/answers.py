@@ -20,7 +20,8 @@ MOST_FROM_ONE: Final = 16
 MOST_FROM_NETWORK: Final = 128
 """Half-open handshakes in all (50 KB of OpenSSL each), from one address, and from one IPv6 /64.
 
-A node's pods share a /64, so a stranger among them must not use all of it up with one address of his own.
+A node's pods share a /64, so a stranger among them must not use all of it up with one address of his own. Peers of
+live sessions count against their address alone, and have as many again in all.
 """
 
 REFUSED_LIFE: Final = 1.0
@@ -82,8 +83,7 @@ class Answers:
             raise Dropped(Drop.COOKIE)
         if not flight.tls:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "without TLS")
-        self._make_room(source)
-        self._take_share(source, now)
+        self._make_room(source, now)
         responder = Responder.answer(
             self._registry.new_tls(None, now),
             source,
@@ -133,26 +133,27 @@ class Answers:
             refusal = Dropped(Drop.HANDSHAKE_TIMEOUT)
             self._registry.tell(HandshakeRefused(responder.endpoint, refusal, is_initiator=False))
 
-    def _make_room(self, source: Endpoint) -> None:
-        for network, most in zip(
-            _networks(source), (MOST_FROM_ONE, MOST_FROM_NETWORK), strict=False
-        ):
+    def _make_room(self, source: Endpoint, now: float) -> None:
+        """See that one more may begin: there is a place for it, and time. Raises `Dropped`."""
+        known = ip_address(source[0]).packed in self._registry.current
+        # Strangers, were it in the peer's own /64, must not keep it from renewing its session.
+        networks = source[:1] if known else _networks(source)
+        for network, most in zip(networks, (MOST_FROM_ONE, MOST_FROM_NETWORK), strict=False):
             if self._from[network] >= most:
                 raise Dropped(Drop.HANDSHAKES_FULL, network)
-        if len(self._half_open) < MOST_HALF_OPEN:
-            return
+        short = self._budget.take(networks, now, known=known)
+        if short is not None:
+            raise Dropped(Drop.HANDSHAKES_PACED, short)
+        if len(self._half_open) >= MOST_HALF_OPEN * (1 + known):
+            self._close(self._oldest_silent())
+
+    def _oldest_silent(self) -> _Key:
         # Whoever sees cookies go by can open many and finish none: the oldest that never spoke TLS goes.
         silent = (key for key, one in self._half_open.items() if not one.has_spoken)
         oldest = next(silent, None)
         if oldest is None:
             raise Dropped(Drop.HANDSHAKES_FULL)
-        self._close(oldest)
-
-    def _take_share(self, source: Endpoint, now: float) -> None:
-        known = ip_address(source[0]).packed in self._registry.current
-        short = self._budget.take(_networks(source), now, known=known)
-        if short is not None:
-            raise Dropped(Drop.HANDSHAKES_PACED, short)
+        return oldest
 
     def _forget(self, key: _Key, now: float) -> None:
         """End a handshake for good: while its cookie is good, copies of its datagrams begin no other."""

@@ -24,7 +24,7 @@ class SessionMoved:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """A session is gone; ``why`` is one of: closed by peer, replaced, ended, not confirmed, stopped."""
+    """A session is gone; ``why``: closed by peer, peer silent, replaced, ended, not confirmed, stopped, or a `Drop`."""
 
     session: Session
     why: str

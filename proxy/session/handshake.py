@@ -269,15 +269,18 @@ class Responder(Exchange):
             raise Dropped(Drop.HANDSHAKE_MISMATCH)
         return self._ON_FLIGHT[self.state](self, flight, now)
 
-    def _answer_again(self, flight: Flight, _now: float) -> list[bytes]:
-        # A repeated last flight: the caller seals DONE again; a refused initiator gets its alert again.
-        self._out.acknowledge(flight.received)
-        return self.repeat_missing() if flight.tls else []
+    def _leave_to_done(self, _flight: Flight, _now: float) -> list[bytes]:
+        # A repeated last flight: the caller seals DONE again.
+        return []
+
+    def _repeat_alert(self, flight: Flight, _now: float) -> list[bytes]:
+        # The last piece alone: who makes us send must not make us send many times what he does.
+        return self._flights(self._out.last()) if flight.tls else []
 
     _ON_FLIGHT: ClassVar[Mapping[State, Callable[["Responder", Flight, float], list[bytes]]]] = {
         State.FLIGHTS: Exchange.advance,
-        State.CONFIRMING: _answer_again,
-        State.REFUSED: _answer_again,
+        State.CONFIRMING: _leave_to_done,
+        State.REFUSED: _repeat_alert,
     }
 
     @override

@@ -43,11 +43,11 @@ class PathSize:
     )
 
     def __init__(self, largest: int, now: float, size: int | None = None) -> None:
-        """Begin with ``size``, known from another session, or hope for ``largest``, what the interface takes."""
+        """Begin with ``size``, in use by another session, or hope for ``largest``, what the interface takes."""
         self.size = min(size or largest, largest)
         self.due = now
         self._largest = largest
-        self._proved = min(BASE, largest)
+        self._proved = min(size or BASE, largest)
         self._disproved = largest + 1
         self._raise_at = now
         self._asked = 0

@@ -5,10 +5,10 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
+from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.credential import Credential
 from proxy.credentials.judge import judge_chain
 from proxy.credentials.trust import NONE_REVOKED, Revocations, verify_again
@@ -99,10 +99,15 @@ class Registry:
 
     def adopt(self, credential: Credential, now: float) -> bool:
         """Prove ourselves by ``credential`` and believe its roots from now on; say whether the certificate is new."""
-        former, self._credential = self._credential, credential
+        former = self._credential.own
         self._context = make_context(credential, self._profile)
+        self._credential = credential
         self._close_refused(now)
-        return former.own.fingerprint != credential.own.fingerprint
+        return self.has_newer(former)
+
+    def has_newer(self, own: PodCertificate) -> bool:
+        """Say whether a certificate of ours, which a handshake began with, is no longer the one in use."""
+        return own.fingerprint != self._credential.own.fingerprint
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""
@@ -180,7 +185,6 @@ class Registry:
         self.sessions[session.index] = session
         self.by_peer[session.endpoint, session.peer_index] = session
         self.confirming[session.index] = exchange
-        self.timers.at(session.ends, partial(self._end, session.index))
         return session
 
     def seal_control(
@@ -239,9 +243,3 @@ class Registry:
     def _judge_again(self, chain: tuple[bytes, ...], now: float) -> None:
         verified = verify_again(chain, self._credential.roots)
         judge_chain(verified, self._credential.own, None, now + self.wall_offset, self._revoked)
-
-    def _end(self, index: int, now: float) -> None:
-        # Timers hold indices, not sessions: what is gone must not keep its memory until then.
-        session = self.sessions.get(index)
-        if session is not None and now >= session.ends:
-            self.remove(session, "ended")

@@ -45,6 +45,7 @@ class Session:
         "peer",
         "peer_index",
         "pings",
+        "renew_at",
         "retired",
         "sealer",
         "session_id",
@@ -80,6 +81,7 @@ class Session:
         self.opened = now
         self.heard = now  # when a record of the peer last opened
         self.pings = 0  # sent since then without an answer
+        self.renew_at = now + RENEW_AFTER * (1 if is_initiator else 1.1)
         self.confirmed = False
         self.retired = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0

@@ -137,7 +137,7 @@ class SessionTable:
     def adopt(self, credential: Credential, now: float) -> None:
         """Use ``credential`` from now on: judge all peers by its roots; if its certificate is new, show it to each."""
         if self._registry.adopt(credential, now):
-            self._upkeep.renew_soon(now)
+            self._upkeep.renew_soon(self.current.values(), now)
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Close the sessions of whom the list names, and open none; it stands in the place of the former."""
@@ -158,18 +158,20 @@ class SessionTable:
 
         The responder's first is DONE with the generation it chose; raises `Dropped` where it is not.
         """
-        exchange = self._registry.confirming.get(session.index)
+        exchange = self._registry.confirming[session.index]
         if isinstance(exchange, Initiator):
             session.generation = _chosen_generation(plain)
             self._calls.confirmed(exchange)
         elif isinstance(exchange, Responder):
             self._answers.confirmed(exchange, now)
-        self._registry.confirming.pop(session.index, None)
+        del self._registry.confirming[session.index]
         session.confirmed = True
         self._registry.events.append(SessionOpened(session))
         self._inherit_size(session, now)
         self._promote(session, now)
         self._upkeep.begin(session, now)
+        if self._registry.has_newer(exchange.own):
+            self._upkeep.renew_soon([session], now)
 
     def control(self, session: Session, plain: memoryview, source: Endpoint, now: float) -> None:
         """Act on a control record that opened (prefix and body); unknown kinds are counted."""
@@ -181,6 +183,9 @@ class SessionTable:
         elif kind == PING:
             # Where it came from: its sender may be asking whether that address is reached.
             self._registry.seal_control(session, PONG, now, body, source)
+            if source != session.endpoint:
+                # Who sends a copy from an address of his own must not take the answer away.
+                self._registry.seal_control(session, PONG, now, body)
         elif kind == PONG:
             self._upkeep.answered(session, body, now)
         elif kind == CLOSE:

@@ -2,7 +2,8 @@
 
 A record that opens proves who sealed it, not from where it came: whoever sees it can send the same bytes first from
 an address of his own. So both addresses are asked, and a session moves only where the new one answers and the
-old one does not (``docs/decisions/0005``; RFC 9000 9.3.3 says why the old one too).
+old one does not (``docs/decisions/0005``; RFC 9000 9.3.3 says why the old one too). To an address that the peer's
+certificate names, from one that it does not name, an answer there is enough: a thief could not be got rid of.
 """
 
 from enum import Enum, auto
@@ -30,12 +31,26 @@ class Outcome(Enum):
 class Trial:
     """One new address of one session's peer."""
 
-    __slots__ = ("_began", "_here", "_there", "answered_here", "answered_there", "endpoint")
+    __slots__ = (
+        "_began",
+        "_here",
+        "_preferred",
+        "_there",
+        "answered_here",
+        "answered_there",
+        "endpoint",
+    )
 
-    def __init__(self, endpoint: Endpoint, here: bytes, there: bytes, now: float) -> None:
-        """Try ``endpoint`` with the PING body ``there``, beside ``here`` for the address in use (8 random bytes)."""
+    def __init__(
+        self, endpoint: Endpoint, here: bytes, there: bytes, now: float, *, preferred: bool
+    ) -> None:
+        """Try ``endpoint`` with the PING body ``there``, beside ``here`` for the address in use (8 random bytes).
+
+        ``preferred``: the peer's certificate names this address, and not the one in use.
+        """
         self.endpoint = endpoint
         self._here, self._there, self._began = here, there, now
+        self._preferred = preferred
         self.answered_here = self.answered_there = False
 
     @property
@@ -51,6 +66,7 @@ class Trial:
     def outcome(self, now: float) -> Outcome:
         """Say what to do."""
         age = now - self._began
-        if self.answered_here or age >= GIVE_UP:
+        if (self.answered_here and not self._preferred) or age >= GIVE_UP:
             return Outcome.STAY
-        return Outcome.MOVE if self.answered_there and age >= JUDGE else Outcome.OPEN
+        sure = self._preferred or age >= JUDGE
+        return Outcome.MOVE if self.answered_there and sure else Outcome.OPEN

@@ -3,7 +3,7 @@
 Everything is asked by PING, whose 8 random bytes the PONG repeats (``docs/decisions/0005``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -12,7 +12,7 @@ from proxy.session.events import SessionMoved
 from proxy.session.path_size import PathSize
 from proxy.session.record import REKEY_BLOCKS
 from proxy.session.registry import Registry
-from proxy.session.session import RENEW_AFTER, Session
+from proxy.session.session import Session
 from proxy.session.trial import ASK_AGAIN, GIVE_UP, JUDGE, PAUSE, Outcome, Trial
 from proxy.session.wire import NONCE, PING, RECORD_OVERHEAD
 
@@ -43,11 +43,9 @@ class Upkeep:
 
     def begin(self, session: Session, now: float) -> None:
         """Look after a session that was just confirmed."""
-        later = self._registry.timers.at
-        renew_after = RENEW_AFTER if session.is_initiator else RENEW_AFTER * 1.1
-        later(now + renew_after, partial(self._renew, session.index))
-        later(now + KEEP_ALIVE, partial(self._check_alive, session.index))
-        self._check_size(session.index, now)
+        self._registry.timers.at(now + KEEP_ALIVE, partial(self._look_after, session.index))
+        self._check_size(session.index, session.path, now)
+        self._try_named(session, now)
 
     def call(self, session: Session, now: float) -> None:
         """Begin a handshake with a session's peer, at an address for which the session seals."""
@@ -60,14 +58,15 @@ class Upkeep:
 
     def renew_now(self, now: float, pod: str | None = None) -> list[Session]:
         """Call the peer of each session that seals, or of those with ``pod``; return them."""
-        renewed = [s for s in self._sealing() if pod in {None, s.peer.pod}]
+        sealing = dict.fromkeys(self._registry.current.values())
+        renewed = [session for session in sealing if pod in {None, session.peer.pod}]
         for session in renewed:
             self.call(session, now)
         return renewed
 
-    def renew_soon(self, now: float) -> None:
+    def renew_soon(self, sessions: Iterable[Session], now: float) -> None:
         """Call each peer within `SPREAD`, not all at once: others have new certificates at the same time."""
-        for session in self._sealing():
+        for session in dict.fromkeys(sessions):
             spread = min(SPREAD, (session.ends - now) / 2)
             when = now + spread * self._registry.fraction()
             self._registry.timers.at(when, partial(self._renew_once, session.index))
@@ -84,7 +83,10 @@ class Upkeep:
         """Try the address from which a record of this session came, which is not the one in use."""
         if session.trial is not None or now < session.trial_after or session.retired:
             return
-        trial = Trial(source, self._registry.nonce(), self._registry.nonce(), now)
+        named = self._named(session)
+        preferred = source in named and session.endpoint not in named
+        nonces = self._registry.nonce(), self._registry.nonce()
+        trial = Trial(source, *nonces, now, preferred=preferred)
         session.trial = trial
         self._ask_both(session, trial, now)
         later = self._registry.timers.at
@@ -92,47 +94,50 @@ class Upkeep:
         later(now + JUDGE, partial(self._check_trial, session.index, trial))
         later(now + GIVE_UP, partial(self._check_trial, session.index, trial))
 
-    def _sealing(self) -> list[Session]:
-        return list(dict.fromkeys(self._registry.current.values()))
-
     def _renew_once(self, index: int, now: float) -> None:
         session = self._live(index)
         if session is not None:
             self.call(session, now)
 
-    def _renew(self, index: int, now: float) -> None:
-        session = self._live(index)
-        if session is not None:
-            self.call(session, now)
-            self._registry.timers.at(now + RENEW_AGAIN, partial(self._renew, index))
-
-    def _check_alive(self, index: int, now: float) -> None:
+    def _look_after(self, index: int, now: float) -> None:
+        # One timer, for a short time: those of sessions that are gone add up while a peer makes many.
         session = self._live(index)
         if session is None:
             return
         session.opener.expire(now)
-        if max(session.sealer.blocks, session.opener.blocks) > REKEY_BLOCKS:
-            self.call(session, now)
-        # The responder waits a little longer: one PING and its PONG keep both ends alive.
-        due = session.heard + KEEP_ALIVE + (0 if session.is_initiator else PING_PACE)
-        if now < due:
-            session.pings = 0
-        elif session.pings == PINGS_TO_END:
+        if now >= session.ends:
+            self._registry.remove(session, "ended")
+        elif session.pings == PINGS_TO_END and now >= _silent_at(session):
             self._registry.remove(session, "peer silent")
-            return
         else:
-            if session.pings == PINGS_TO_CALL:
-                self.call(session, now)
-            session.pings += 1
-            self._ping(session, self._registry.nonce(), now)
-            due = now + PING_PACE
-        self._registry.timers.at(due, partial(self._check_alive, index))
+            self._renew(session, now)
+            self._try_named(session, now)
+            due = min(self._check_alive(session, now), session.ends)
+            self._registry.timers.at(due, partial(self._look_after, index))
 
-    def _check_size(self, index: int, now: float) -> None:
+    def _renew(self, session: Session, now: float) -> None:
+        blocks = max(session.sealer.blocks, session.opener.blocks)
+        if now >= session.renew_at or blocks > REKEY_BLOCKS:
+            self.call(session, now)
+            session.renew_at = now + RENEW_AGAIN
+
+    def _check_alive(self, session: Session, now: float) -> float:
+        """Ask a peer for a sign of life where it is time; return when to look again."""
+        silent_at = _silent_at(session)
+        if now < silent_at:
+            session.pings = 0
+            return min(silent_at, session.renew_at)
+        if session.pings == PINGS_TO_CALL:
+            self.call(session, now)
+        session.pings += 1
+        self._ping(session, self._registry.nonce(), now)
+        return now + PING_PACE
+
+    def _check_size(self, index: int, path: PathSize, now: float) -> None:
         session = self._live(index)
-        if session is not None:
+        if session is not None and session.path is path:
             self._ask_size(session, now)
-            self._registry.timers.at(max(session.path.due, now), partial(self._check_size, index))
+            self._registry.timers.at(max(path.due, now), partial(self._check_size, index, path))
 
     def _ask_size(self, session: Session, now: float) -> None:
         sizes = session.path.ask(now, busy=session.packets_out != session.packets_asked)
@@ -162,8 +167,19 @@ class Upkeep:
             before = session.endpoint
             self._registry.move(session, trial.endpoint)
             session.path = PathSize(self._registry.largest, now)
-            self._ask_size(session, now)
+            self._check_size(session.index, session.path, now)
             self._registry.tell(SessionMoved(session, before))
+
+    def _try_named(self, session: Session, now: float) -> None:
+        """Try the peer's own address where another is in use: a NAT's, or a thief's who passed a handshake on."""
+        named = self._named(session)
+        if named and session.endpoint not in named:
+            self.heard_from(session, named[0], now)
+
+    def _named(self, session: Session) -> list[Endpoint]:
+        """Return where the peer listens by its certificate, of the address family in use."""
+        endpoints = map(self._registry.endpoint_of, sorted(session.peer.addresses))
+        return [e for e in endpoints if (":" in e[0]) == (":" in session.endpoint[0])]
 
     def _ask_both(self, session: Session, trial: Trial, now: float) -> None:
         here, there = trial.pings
@@ -186,3 +202,8 @@ class Upkeep:
         # Timers hold indices, not sessions: what is gone must not keep its memory until then.
         session = self._registry.sessions.get(index)
         return None if session is None or session.retired else session
+
+
+def _silent_at(session: Session) -> float:
+    # The responder waits a little longer: one PING and its PONG keep both ends alive.
+    return session.heard + KEEP_ALIVE + (0 if session.is_initiator else PING_PACE)

@@ -37,6 +37,7 @@ PACKET, DONE, CONFIRM, CLOSE, PING, PONG = range(6)
 """Kinds of records."""
 
 _HELLO = Struct(">BBBBIQ")
+_PADDING: Final = bytes(HELLO_SIZE - _HELLO.size)
 _RETRY = Struct(f">BBHIQ{COOKIE_SIZE}s")
 _FLIGHT = Struct(f">BBBBIQQ{COOKIE_SIZE}sIQHH")
 _HINT = Struct(">BBHIQ")
@@ -156,7 +157,7 @@ def parse_handshake(data_untrusted: memoryview) -> Hello | Retry | Flight | Hint
 
 def _parse_hello(data: memoryview) -> Hello:
     _, _, newest, oldest, zeros, handshake_id = _HELLO.unpack_from(data)
-    if zeros or not handshake_id or any(data[_HELLO.size :]):
+    if zeros or not handshake_id or bytes(data[_HELLO.size :]) != _PADDING:
         raise Dropped(Drop.MALFORMED, "HELLO")
     if not oldest <= VERSION <= newest:
         raise Dropped(Drop.VERSION, "HELLO")

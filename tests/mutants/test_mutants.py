@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SIM = "tests/sim/test_two_nodes.py"
 TRUST = "tests/sim/test_trust.py"
 PATHS = "tests/sim/test_paths.py"
+HOSTILE = "tests/sim/test_hostile_paths.py"
 UNIT = "tests/unit/proxy"
 CERTIFICATE = f"{UNIT}/credentials/test_certificate.py::test_anything_else_is_refused"
 
@@ -69,23 +70,44 @@ MUTANTS = [
     Mutant(
         "a session moves while the old address answers",
         "proxy/session/trial.py",
-        "if self.answered_here or age >= GIVE_UP:",
+        "if (self.answered_here and not self._preferred) or age >= GIVE_UP:",
         "if age >= GIVE_UP:",
         f"{PATHS}::test_thief_who_passes_on_what_he_gets_moves_nothing",
     ),
     Mutant(
         "a session moves to an address that does not answer",
         "proxy/session/trial.py",
-        "Outcome.MOVE if self.answered_there and age >= JUDGE",
-        "Outcome.MOVE if age >= JUDGE",
+        "Outcome.MOVE if self.answered_there and sure",
+        "Outcome.MOVE if sure",
         f"{PATHS}::test_thief_cannot_move_a_session_whose_peer_is_cut_off",
     ),
     Mutant(
         "handshakes without end",
         "proxy/session/answers.py",
-        "        self._take_share(source, now)\n",
-        "",
+        "        if short is not None:\n",
+        "        if False:\n",
         "tests/sim/test_pace.py::test_pod_that_shakes_hands_without_end_is_held_to_its_share",
+    ),
+    Mutant(
+        "a copy of a PING takes its answer away",
+        "proxy/session/table.py",
+        "            if source != session.endpoint:\n",
+        "            if False:\n",
+        f"{HOSTILE}::test_thief_who_takes_the_answers_of_the_old_address_moves_nothing",
+    ),
+    Mutant(
+        "a thief keeps what he got in an unguarded moment",
+        "proxy/session/upkeep.py",
+        "preferred = source in named and session.endpoint not in named",
+        "preferred = False",
+        f"{HOSTILE}::test_session_comes_back_from_a_thief_who_silenced_its_path_for_a_moment",
+    ),
+    Mutant(
+        "known peers share with strangers of their network",
+        "proxy/session/answers.py",
+        "networks = source[:1] if known else _networks(source)",
+        "networks = _networks(source)",
+        f"{HOSTILE}::test_strangers_do_not_keep_a_known_pod_from_renewing",
     ),
     Mutant(
         "other roots, and sessions stay",

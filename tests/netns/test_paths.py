@@ -134,14 +134,27 @@ def receive_tos(one: Pod, two: Pod, family: Family, tos: int) -> int:
 
 
 @contextlib.contextmanager
-def source_nat(fabric: Fabric, pod: Pod, other: Pod) -> Iterator[None]:
-    """Make the node a router between two pods, with an address for `map_to` to hide one behind."""
+def source_nat(fabric: Fabric, pod: Pod, other: Pod, *, hides: bool = True) -> Iterator[None]:
+    """Make the node a router between two pods, with an address for `map_to` to put one behind.
+
+    Where it hides the pod, the other does not reach the pod's session port past it.
+    """
     node = fabric.node
     node.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])
     for name in ("all", BRIDGE):
         node.run(["sh", "-c", f"echo 0 >/proc/sys/net/ipv4/conf/{name}/send_redirects"])
     node.ip(f"addr add {NAT}/32 dev {BRIDGE}\n")
     pod.ip(f"route add {other.ipv4}/32 via {BRIDGE_IPV4} dev eth0\n")
+    if hides:
+        node.run(
+            ["nft", "-f", "-"],
+            stdin=f"""\
+table bridge hidden {{ chain arriving {{ type filter hook prerouting priority -400
+  ip saddr {other.ipv4} ip daddr {pod.ipv4} udp dport 15443 drop
+  }}
+}}
+""",
+        )
     yield
 
 
@@ -184,3 +197,19 @@ def test_pod_behind_source_nat_is_followed_when_its_mapping_changes(fabric: Fabr
         assert moved["endpoint"] == f"{NAT}:40001"
         assert moved["generation"] == session["generation"]
         assert moved["role"] == session["role"]
+
+
+def test_pod_that_can_be_reached_past_its_nat_is_reached_where_its_certificate_says(
+    fabric: Fabric,
+) -> None:
+    """As where a node masquerades what pods send: the mapping may end, the pod's address stays."""
+    one, two = fabric["nginx1"], fabric["nginx2"]
+    with source_nat(fabric, one, two, hides=False):
+        map_to(fabric, one, 40_000)
+        project = Project(fabric)
+        project.start()
+        udp(one, two, "ipv4", b"through NAT")
+        project["nginx2"].wait_for_event("session_moved")
+        udp(two, one, "ipv4", b"directly")
+        (session,) = project["nginx2"].status()["sessions"]
+        assert session["endpoint"] == f"{one.ipv4}:15443"
