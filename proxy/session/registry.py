@@ -9,6 +9,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
+from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.credential import Credential
 from proxy.credentials.judge import judge_chain
 from proxy.credentials.trust import NONE_REVOKED, Revocations, verify_again
@@ -100,6 +101,10 @@ class Registry:
         self._context = make_context(credential, self._profile)
         self._close_refused(now)
         return former.own.fingerprint != credential.own.fingerprint
+
+    def proves_by(self, own: PodCertificate) -> bool:
+        """Say whether we still prove ourselves by a certificate with which a handshake was begun."""
+        return own.fingerprint == self._credential.own.fingerprint
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""

@@ -137,7 +137,7 @@ class SessionTable:
     def adopt(self, credential: Credential, now: float) -> None:
         """Use ``credential`` from now on: judge all peers by its roots; if its certificate is new, show it to each."""
         if self._registry.adopt(credential, now):
-            self._upkeep.renew_soon(now)
+            self._upkeep.renew_all_soon(now)
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Close the sessions of whom the list names, and open none; it stands in the place of the former."""
@@ -170,6 +170,9 @@ class SessionTable:
         self._inherit_size(session, now)
         self._promote(session, now)
         self._upkeep.begin(session, now)
+        if exchange is not None and not self._registry.proves_by(exchange.own):
+            # Our certificate is newer than this handshake: its session missed the round that showed it.
+            self._upkeep.renew_soon(session, now)
 
     def control(self, session: Session, plain: memoryview, source: Endpoint, now: float) -> None:
         """Act on a control record that opened (prefix and body); unknown kinds are counted."""

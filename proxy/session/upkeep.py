@@ -65,11 +65,15 @@ class Upkeep:
             self.call(session, now)
         return renewed
 
-    def renew_soon(self, now: float) -> None:
+    def renew_all_soon(self, now: float) -> None:
         """Call each peer within `SPREAD`, not all at once: others have new certificates at the same time."""
         for session in self._sealing():
-            when = now + SPREAD * self._registry.fraction()
-            self._registry.timers.at(when, partial(self._renew_once, session.index))
+            self.renew_soon(session, now)
+
+    def renew_soon(self, session: Session, now: float) -> None:
+        """Call a session's peer within `SPREAD`."""
+        when = now + SPREAD * self._registry.fraction()
+        self._registry.timers.at(when, partial(self._renew_once, session.index))
 
     def answered(self, session: Session, nonce: bytes, now: float) -> None:
         """Take a PONG's body."""
