@@ -70,7 +70,8 @@ class Inbound:
             raise Dropped(Drop.SESSION_ENDED) from None
         if not size:
             return None
-        if size < PREFIX or self._plain[1]:
+        if size < PREFIX or self._plain[1] or self._plain[2] or self._plain[3]:
+            # The last two are the inner segment size, which nobody was offered.
             raise Dropped(Drop.PACKET_MALFORMED, "record's prefix")
         if self._plain[0] != PACKET and datagram_untrusted[0] != RECORD:
             raise Dropped(Drop.PACKET_MALFORMED, "control record of several datagrams")
@@ -81,8 +82,6 @@ class Inbound:
         if self._plain[0] != PACKET:
             self._table.control(session, self._plain[:size], source, now)
             return None
-        if self._plain[2] or self._plain[3]:
-            raise Dropped(Drop.PACKET_MALFORMED, "inner segment size, which nobody was offered")
         packet = self._plain[PREFIX:size]
         self._check(session, packet)
         decapsulate(packet, session.opener.ecn)

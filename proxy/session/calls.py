@@ -83,6 +83,9 @@ class Calls:
 
     def _attempt(self, call: _Call, now: float) -> None:
         registry = self._registry
+        if not registry.can_prove(now):
+            self._later(call, Dropped(Drop.CERTIFICATE_TIME, "our own"), now)
+            return
         if not self._budget.has(now):
             self._later(call, Dropped(Drop.HANDSHAKES_PACED), now)
             return

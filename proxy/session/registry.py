@@ -109,6 +109,11 @@ class Registry:
         """Say whether a certificate of ours, which a handshake began with, is no longer the one in use."""
         return own.fingerprint != self._credential.own.fingerprint
 
+    def can_prove(self, now: float) -> bool:
+        """Say whether our own certificate is good now: with one that has ended, every handshake is in vain."""
+        own = self._credential.own
+        return own.not_before <= now + self.wall_offset < own.not_after
+
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""
         self._revoked = revoked

@@ -1,49 +1,43 @@
-"""One seed, one story: pods, weather and mishaps are drawn from it, and invariants hold at every step.
+"""One seed, one story: pods, paths, weather and mishaps are drawn from it, and invariants hold at every step.
 
 python tests/sim/scenario.py SEED        tells one story again
 """
 
 import sys
-from collections import Counter
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Final
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from sim.world import Node, Weather, World, udp_packet
-from support.pki import Authority, Leaf
+from sim.mishaps import MOST_PODS, Mishaps, Pods, make_pods, paths
+from sim.promises import IPV6_LEAST
+from sim.world import LARGEST, Node, Weather, World
 
-from proxy.credentials.credential import Credential
-from proxy.session.answers import MOST_HALF_OPEN
-from proxy.session.calls import MOST_CALLS
-from proxy.session.pair import MOST_RETIRED
+from proxy.session.path_size import RAISE_EVERY
 from proxy.session.session import RETIRED_LIFE
+from proxy.session.upkeep import KEEP_ALIVE, PING_PACE, PINGS_TO_END, SPREAD
+from proxy.session.wire import RECORD_OVERHEAD
 
-MOST_PODS = 20
-MARKER = b"plaintext-of-"
-SETTLED = 12.0
+LONG: Final = KEEP_ALIVE + PINGS_TO_END * PING_PACE
+"""Seconds of partition after which a session ends."""
+
+SETTLED: Final = 12.0
 """Seconds after the network heals in which every call that fails has failed, and every duplicate has come."""
 
-LIVE = 1.0
+MAPPED: Final = KEEP_ALIVE + PING_PACE + SETTLED
+"""The same where a NAT has gone: until the pod behind it speaks, its peers do not know where it is."""
+
+LIVE: Final = 1.0
 """Seconds after its first packet in which a pair talks, once the network has healed."""
 
-
-@dataclass(frozen=True)
-class Pods:
-    """Credentials made once for all stories: keys are not what is drawn."""
-
-    credentials: tuple[Credential, ...]
+WIDE: Final = RAISE_EVERY + 10.0
+"""Seconds after which a path that was narrow is used to its full size again."""
 
 
-def make_pods() -> Pods:
-    authority = Authority()
-    leaves = (
-        Leaf(pod=f"pod-{n}", addresses=(f"10.0.0.{n + 1}", f"fd00::{n + 1}"))
-        for n in range(MOST_PODS)
-    )
-    return Pods(tuple(authority.issue(leaf) for leaf in leaves))
+AGAIN: Final = 10
+"""Times that a story is told again: TLS draws its own randoms, so that one may go another way."""
 
 
 class Story:
@@ -53,133 +47,120 @@ class Story:
         self.world = World(seed)
         self.random = self.world.random
         count = min(2 + int(self.random.expovariate(0.6)), MOST_PODS)
-        self.nodes = [self.world.join(credential) for credential in pods.credentials[:count]]
-        self.weather = Weather(
-            loss=self.random.choice((0.0, 0.05, 0.3)),
-            duplication=self.random.choice((0.0, 0.2)),
-            jitter=self.random.choice((0.0, 0.01, 0.3)),
-        )
-        self.corruption = self.random.choice((0.0, 0.0, 0.05))
-        self.apart: set[frozenset[str]] = set()
-        self.sent = 0
-        self.seen: Counter[bytes] = Counter()
+        if self.random.random() < 0.003:
+            count = MOST_PODS
+        (self.length,) = self.random.choices((3.0, 10.0, 40.0), (4, 4, 2))
+        self.weights = {"send": 45, "burst": 8, "large": 8, "rekey": 3, "renew": 1, "jump": 1}
+        self.short_lived = self.random.random() < 0.1
+        self.nodes = [
+            self.world.join((pods.short if self.short_lived and n % 2 else pods.good)[n])
+            for n in range(count)
+        ]
+        self.mishaps = Mishaps(self.world, self.nodes, pods)
+        self.corruption = 0.0
         self.happened: list[str] = []
+        if self.random.random() < 0.1:
+            self._draw_calm()
+        else:
+            self._draw_themes()
 
     def run(self) -> None:
-        self.world.weather = self.weather
-        self.world.tamper = self._network
-        end = self.world.now + self.random.choice((3.0, 10.0, 40.0))
-        while self.world.now < end:
+        world, promises = self.world, self.mishaps.promises
+        end = world.now + self.length
+        while world.now < end:
             self._mishap()
-            self.world.run(self.random.expovariate(4.0))
-            self._check_always()
-        self._heal()
-        self.world.run(SETTLED)
-        self._check_always()
-        self._check_live()
-        self.world.run(RETIRED_LIFE + 1)
-        self._check_settled()
+            world.run(self.random.expovariate(4.0))
+            promises.check_always()
+        self.mishaps.heal()
+        world.run(MAPPED if "remap" in self.weights else SETTLED)
+        promises.check_always()
+        for a, b in permutations(self.nodes, 2):
+            self._check_live(a, b)
+        # The last of the handshakes with new certificates, and then what they have replaced.
+        self._run_until(end + SPREAD)
+        world.run(SETTLED + RETIRED_LIFE)
+        promises.check_always()
+        promises.check_settled()
+        if "narrow" in self.weights:
+            self._run_until(end + WIDE)
+            self._check_wide()
+
+    def _draw_calm(self) -> None:
+        """Paths change and nothing is lost: no path may look narrow that never was."""
+        jitter = self.random.choice((0.0, 0.01))
+        self.world.weather = Weather(duplication=self.random.choice((0.0, 0.2)), jitter=jitter)
+        self.weights |= {"narrow": 5, "large": 30}
+        self.mishaps.promises.narrowed = set()
+
+    def _draw_themes(self) -> None:
+        """Not every story has everything: many kinds of mishaps at once hide each other."""
+        draw = self.random
+        self.world.weather = Weather(
+            loss=draw.choice((0.0, 0.05, 0.3)),
+            duplication=draw.choice((0.0, 0.2)),
+            jitter=draw.choice((0.0, 0.01, 0.3)),
+        )
+        self.corruption = self.mishaps.corruption = draw.choice((0.0, 0.0, 0.05))
+        self.weights |= {"restart": 4, "part": 4, "join": 4}
+        for chance, weights in (
+            (0.35, {"narrow": 5, "large": 30}),
+            (0.2, {"remap": 4, "race": 4}),
+            (0.2, {"revoke": 3, "mistrust": 2, "readmit": 8, "adopt": 2}),
+            (0.2, {"stop": 2}),
+            (1.0 if self.short_lived else 0.0, {"jump": 8, "adopt": 4, "revoke": 2, "readmit": 2}),
+        ):
+            if draw.random() < chance:
+                self.weights |= weights
+        if self.length > LONG and draw.random() < 0.5:
+            parted = paths(*self.nodes[:2])
+            self.world.at(self.world.now + 4, lambda: self.mishaps.lasting.update(parted))
 
     def _mishap(self) -> None:
-        kind = self.random.choices(
-            ("send", "burst", "restart", "part", "join", "rekey", "jump"),
-            (50, 10, 4, 4, 4, 6, 1),
-        )[0]
+        (kind,) = self.random.choices(list(self.weights), list(self.weights.values()))
         a, b = self.random.sample(self.nodes, 2)
         self.happened.append(f"{self.world.now:8.3f} {kind} {a.address} {b.address}")
-        if kind == "send":
-            self._send(a, b)
-        elif kind == "burst":
-            for _ in range(20):
-                self._send(a, b)
-        elif kind == "restart":
-            self._collect(a)
-            a.start()
-        elif kind == "part":
-            self.apart.update(frozenset(pair) for pair in zip(a.own, b.own, strict=True))
-        elif kind == "join":
-            self.apart.clear()
-        elif kind == "rekey":
-            a.table.connect(b.packed, self.world.now)
-            a.settle()
-        else:
-            # A wall clock that jumps within a certificate's life concerns no session.
-            a.table.wall_offset += self.random.uniform(-1000, 1000)
+        self.mishaps.kinds[kind](a, b)
 
-    def _send(self, a: Node, b: Node) -> bytes:
-        self.sent += 1
-        payload = MARKER + self.sent.to_bytes(4, "big")
-        family = self.random.choice((0, 1))
-        packet = udp_packet(a.own[family], b.own[family], payload)
-        a.send_packet(packet)
-        return packet
+    def _run_until(self, when: float) -> None:
+        self.world.run(max(0.0, when - self.world.now))
 
-    def _network(self, data: bytes, source: str, destination: str) -> list[bytes]:
-        assert MARKER not in data, "plaintext on the wire"
-        if frozenset((source, destination)) in self.apart:
-            return []
-        if self.random.random() < self.corruption:
-            at = self.random.randrange(len(data))
-            data = data[:at] + bytes((data[at] ^ self.random.randrange(1, 256),)) + data[at + 1 :]
-        return [data]
+    def _check_live(self, a: Node, b: Node) -> None:
+        promises = self.mishaps.promises
+        # A first packet may find a session that the peer lost: its loss tells us.
+        self.mishaps.send(a, b)
+        self.world.run(LIVE / 2)
+        packets = {"a packet": self.mishaps.send(a, b)}
+        session = a.table.current.get(b.packed)
+        if session is not None:
+            fits = session.path.size - RECORD_OVERHEAD
+            packets["one that fits"] = self.mishaps.send(a, b, fits, df=True)
+            packets["one that may be split"] = self.mishaps.send(a, b, IPV6_LEAST)
+        self.world.run(LIVE / 2)
+        promises.collect(b)
+        for name, packet in packets.items():
+            assert promises.seen[packet] == 1, f"{a.address} does not reach {b.address}: {name}"
 
-    def _collect(self, node: Node) -> None:
-        for packet in node.received:
-            self.seen[packet] += 1
-            assert self.seen[packet] == 1, "a record was accepted twice"
-            assert MARKER in packet, "a packet that nobody sent"
-        node.received.clear()
-
-    def _check_always(self) -> None:
+    def _check_wide(self) -> None:
         for node in self.nodes:
-            self._collect(node)
-            table = node.table
-            pods = len(self.nodes)
-            assert len(table._answers._half_open) <= MOST_HALF_OPEN
-            assert len(table._calls._by_address) <= min(MOST_CALLS, 2 * pods)
-            # For each other pod: one that seals, retired ones, and handshakes both ways.
-            assert len(table.sessions) <= (pods - 1) * (1 + MOST_RETIRED) + 3 * pods
-            for address, session in table.current.items():
-                assert session.confirmed
-                assert address in session.peer.addresses
-                assert session.index in table.sessions
-
-    def _heal(self) -> None:
-        self.apart.clear()
-        self.corruption = 0.0
-        self.world.weather = Weather()
-
-    def _check_live(self) -> None:
-        for a, b in permutations(self.nodes, 2):
-            # A first packet may find a session that the peer lost: its loss tells us.
-            self._send(a, b)
-            self.world.run(LIVE / 2)
-            packet = self._send(a, b)
-            self.world.run(LIVE / 2)
-            self._collect(b)
-            assert self.seen[packet] == 1, f"{a.address} does not reach {b.address}"
-
-    def _check_settled(self) -> None:
-        for a, b in permutations(self.nodes, 2):
-            ours, theirs = a.table.current[b.packed], b.table.current[a.packed]
-            assert ours.session_id == theirs.session_id, "the ends seal under different sessions"
-        for node in self.nodes:
-            assert len(node.table.sessions) == len(self.nodes) - 1, "an old session is not gone"
-            assert not node.table._answers._half_open
-            assert not node.table._calls._by_address
+            for session in node.table.current.values():
+                assert session.path.size == LARGEST, "a wide path is still used as a narrow one"
 
 
 def main() -> None:
-    """Tell one story."""
-    story = Story(int(sys.argv[1]), make_pods())
-    print(len(story.nodes), "pods,", story.weather, "corruption", story.corruption)
-    try:
-        story.run()
-    finally:
-        print("\n".join(story.happened[-30:]))
-        for node in story.nodes:
-            print(node.address, dict(node.drops))
-    print("held")
+    """Tell one story again, until it breaks or has held `AGAIN` times."""
+    pods = make_pods()
+    for _ in range(AGAIN):
+        story = Story(int(sys.argv[1]), pods)
+        try:
+            story.run()
+        except AssertionError:
+            print(len(story.nodes), "pods,", story.world.weather, story.weights)
+            print("corruption", story.corruption, "certificates that end:", story.short_lived)
+            print("\n".join(story.happened[-30:]))
+            for node in story.nodes:
+                print(node.address, dict(node.drops))
+            raise
+    print(f"held {AGAIN} times")
 
 
 if __name__ == "__main__":

@@ -116,6 +116,19 @@ def test_handshake_under_way_keeps_the_certificate_it_began_with(authority: Auth
     assert b.received == [udp_packet(A, B, b"hello")]
 
 
+def test_session_of_a_handshake_that_was_under_way_is_shown_the_new_certificate_too(
+    authority: Authority,
+) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(0.0005)
+    newer = authority.issue(Leaf(pod="a", addresses=(A, "fd00::1")))
+    adopt(a, newer)
+    world.run(SPREAD + 1)
+    assert agree(a, b)
+    assert b.table.current[PACKED_A].peer.fingerprint == newer.own.fingerprint
+
+
 def test_root_beside_the_old_one_closes_nothing(authority: Authority, other: Authority) -> None:
     world, a, b = two(authority)
     a.send_packet(udp_packet(A, B, b"hello"))
