@@ -202,9 +202,11 @@ def check_record_length(datagram_untrusted: memoryview) -> None:
         raise Dropped(Drop.MALFORMED, f"record of {size} bytes")
     count = datagram_untrusted[0] - RECORD + 1
     total = datagram_untrusted[2] << 8 | datagram_untrusted[3]
-    within = datagram_untrusted[_SEGMENT_AT] < count
-    expected = piece_size(total, count)
-    if datagram_untrusted[_SEGMENT_AT] == count - 1:
-        expected = total - (count - 1) * expected
-    if not within or size - RECORD_HEADER != expected or not TAG < total <= LARGEST_RECORD:
+    segment = datagram_untrusted[_SEGMENT_AT]
+    piece = piece_size(total, count)
+    last = total - (count - 1) * piece
+    expected = last if segment == count - 1 else piece
+    # A record too small for so many pieces would leave nothing for the last, and never be complete.
+    possible = segment < count and last > 0 and TAG < total <= LARGEST_RECORD
+    if not possible or size - RECORD_HEADER != expected:
         raise Dropped(Drop.MALFORMED, "record's lengths")

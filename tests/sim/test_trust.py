@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from sim.test_two_nodes import PACKED_A, PACKED_B, A, B, agree, sealing_id, two
 from sim.world import Node, World, udp_packet
-from support.pki import Authority, Leaf
+from support.pki import START, Authority, Leaf
 
 from proxy.credentials.credential import Credential
 from proxy.credentials.trust import Revocations
 from proxy.drops import Drop
-from proxy.session.events import HandshakeRefused, SessionClosed
+from proxy.session.events import CallFailed, HandshakeRefused, SessionClosed
 from proxy.session.upkeep import SPREAD
 
 PEERS = 8
@@ -220,3 +220,28 @@ def test_renewal_of_one_pod_leaves_others_alone(authority: Authority) -> None:
     world.run(1)
     assert sealing_id(a, b.packed) == kept
     assert sealing_id(a, c.packed) != before
+
+
+def test_pod_whose_certificate_has_ended_neither_calls_nor_answers_until_it_has_another(
+    authority: Authority,
+) -> None:
+    world = World(1)
+    b = world.join(authority.issue(Leaf(pod="b", addresses=(B,))))
+    short = authority.issue(Leaf(pod="a", addresses=(A,)))
+    soon = replace(short.own, not_after=START.timestamp() + world.now + 5)
+    a = world.join(replace(short, own=soon))
+    assert reaches(a, b)
+    world.run(5)
+    assert not a.table.sessions
+    hellos = a.table.sent["hello"]
+    assert not reaches(a, b)
+    assert not reaches(b, a)
+    assert a.table.sent["hello"] == hellos
+    assert a.table.sent["flight"]
+    assert a.drops[Drop.CERTIFICATE_TIME]
+    failed = [event.refusal.reason for event in a.events if isinstance(event, CallFailed)]
+    assert failed == [Drop.CERTIFICATE_TIME]
+    world.run(5)  # the last attempt of b's call
+    adopt(a, authority.issue(Leaf(pod="a", addresses=(A,))))
+    assert reaches(b, a)
+    assert reaches(a, b)

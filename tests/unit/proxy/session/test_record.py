@@ -17,7 +17,7 @@ from proxy.session.record import (
     check_record_length,
     datagrams,
 )
-from proxy.session.wire import MOST_DATAGRAMS, RECORD_HEADER, TAG
+from proxy.session.wire import MOST_DATAGRAMS, RECORD, RECORD_HEADER, TAG
 
 GCM = "TLS_AES_256_GCM_SHA384"
 KEYS = DirectionKeys(b"k" * 32, b"i" * 12, b"h" * 32, GCM)
@@ -157,3 +157,12 @@ def test_silent_session_keeps_no_buffers() -> None:
     opener.expire(1.0)
     assert not opener._partial._partials
     assert opener.incomplete == 1
+
+
+def test_record_of_more_pieces_than_it_can_fill_is_refused() -> None:
+    """Of 60 bytes in 32 pieces of 2, nothing is left for the last two: no sender cuts so."""
+    for segment in range(32):
+        header = bytes((RECORD + 31, segment, 0, 60)) + bytes(RECORD_HEADER - 4)
+        with pytest.raises(Dropped) as caught:
+            check_record_length(memoryview(header + bytes(2)))
+        assert caught.value.reason is Drop.MALFORMED
