@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LOCKED := requirements/runtime.txt requirements/dev.txt
-TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/attack tests/package
+TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/attack tests/independent tests/package
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 
 help:

@@ -27,7 +27,9 @@ class Drop(StrEnum):
     INCOMPLETE = "incomplete"  # pieces of a record were lost
     FORGED = "forged"  # the AEAD did not open
     SESSION_ENDED = "session_ended"  # a limit of age, volume or certificate was reached
-    UNKNOWN_KIND = "unknown_kind"  # a control record of a later version
+    UNKNOWN_KIND = (
+        "unknown_kind"  # a control record of a later version, or not for its sender to send
+    )
     # Peers that are refused after TLS said who they are.
     TLS = "tls"  # OpenSSL refused the handshake
     TLS_PARAMETERS = "tls_parameters"  # version, ALPN, suite or key-exchange group
@@ -41,7 +43,9 @@ class Drop(StrEnum):
     OWN_ADDRESS = "own_address"  # claims our own certificate or addresses
     PEER_REFUSED = "peer_refused"  # the peer refused us, by a TLS alert
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    GENERATION = "generation"  # a proposal that would exhaust the numbers
+    GENERATION = (
+        "generation"  # DONE without a choice, or one that would exhaust the numbers
+    )
     # Inner packets.
     PACKET_MALFORMED = "packet_malformed"  # not a whole IPv4 or IPv6 packet
     PACKET_FORBIDDEN = "packet_forbidden"  # source route, redirect, neighbour discovery

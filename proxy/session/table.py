@@ -174,10 +174,12 @@ class SessionTable:
             self._upkeep.renew_soon([session], now)
 
     def control(self, session: Session, plain: memoryview, source: Endpoint, now: float) -> None:
-        """Act on a control record that opened (prefix and body); unknown kinds are counted."""
+        """Act on a control record that opened (prefix and body); raises `Dropped` for what is none for us."""
         kind, body = plain[0], bytes(plain[PREFIX : PREFIX + NONCE])
         self.received[CONTROL] += 1
-        if kind == DONE:
+        if kind in {PING, PONG} and len(body) < NONCE:
+            raise Dropped(Drop.PACKET_MALFORMED, "PING or PONG without its 8 bytes")
+        if kind == DONE and session.is_initiator:
             # Each of them: the CONFIRM that answered the last may be lost.
             self._registry.seal_control(session, CONFIRM, now)
         elif kind == PING:
@@ -190,8 +192,8 @@ class SessionTable:
             self._upkeep.answered(session, body, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
-        elif kind != CONFIRM:
-            self._drops[Drop.UNKNOWN_KIND] += 1
+        elif kind != CONFIRM or session.is_initiator:
+            raise Dropped(Drop.UNKNOWN_KIND, "in general, or from its sender's role")
 
     def heard_from(self, session: Session, source: Endpoint, now: float) -> None:
         """Note that a session's record came from another address than the one in use."""
@@ -265,6 +267,7 @@ class SessionTable:
 
 
 def _chosen_generation(done: memoryview) -> int:
+    # One below an older session's spoils only its own session, and may be honest: handshakes cross.
     chosen = int.from_bytes(done[PREFIX : PREFIX + 8], "big")
     if done[0] != DONE or len(done) < PREFIX + 8 or not 0 < chosen <= LAST_GENERATION:
         raise Dropped(Drop.GENERATION)

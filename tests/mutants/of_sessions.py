@@ -134,6 +134,7 @@ MUTANTS = [
         "if kind == HELLO and size == HELLO_SIZE:",
         "if kind == HELLO and size >= 16:",
         f"{UNIT}/session/test_wire.py::test_hello_that_is_not_padded_is_not_answered",
+        also=("proxy/session/wire.py", "or bytes(data[_HELLO.size :]) != _PADDING", ""),
     ),
     Mutant(
         "control records of any number of datagrams",

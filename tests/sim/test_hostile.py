@@ -13,7 +13,18 @@ from proxy.session.pair import LAST_GENERATION
 from proxy.session.record import datagrams
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd
-from proxy.session.wire import CLOSE, DONE, FLIGHT, PING, RECORD, RECORD_HEADER, RETRY, FlightHeader
+from proxy.session.wire import (
+    CLOSE,
+    CONFIRM,
+    DONE,
+    FLIGHT,
+    PING,
+    PONG,
+    RECORD,
+    RECORD_HEADER,
+    RETRY,
+    FlightHeader,
+)
 
 A, B, M = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 PACKED_A, PACKED_B = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
@@ -293,3 +304,31 @@ def test_control_record_of_several_datagrams_is_refused(authority: Authority, ki
     assert b.drops[Drop.PACKET_MALFORMED] == 1
     assert b.table.sent["control"] == sent
     assert PACKED_A in b.table.current
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+@pytest.mark.parametrize("kind", [PING, PONG])
+def test_ping_without_its_bytes_is_dropped(authority: Authority, kind: int, size: int) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"x"))
+    world.run(1)
+    before = b.table.sent["control"]
+    b.receive(sealed(a, bytes((kind, 0, 0, 0)) + bytes(size)), (A, PORT))
+    assert b.drops[Drop.PACKET_MALFORMED] == 1
+    assert b.table.sent["control"] == before
+
+
+def test_each_role_sends_its_own_words(authority: Authority) -> None:
+    world, a, b = two(authority)
+    a.send_packet(udp_packet(A, B, b"x"))
+    world.run(1)
+    before = b.table.sent["control"]
+    b.receive(sealed(a, bytes((DONE, 0, 0, 0)) + (9).to_bytes(8, "big")), (A, PORT))
+    a.receive(sealed(b, bytes((CONFIRM, 0, 0, 0)), PACKED_A), (B, PORT))
+    assert (a.drops[Drop.UNKNOWN_KIND], b.drops[Drop.UNKNOWN_KIND]) == (1, 1)
+    assert b.table.sent["control"] == before
+
+
+def sealed(node: Node, plain: bytes, peer: bytes = PACKED_B) -> bytes:
+    (data,) = datagrams(node.table.current[peer].seal(plain, 1452, node.world.now))
+    return data

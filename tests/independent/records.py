@@ -1,0 +1,124 @@
+"""Sealing and opening records, sections 6 and 8. A client of its own; shares nothing with ours."""
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from independent.wire import PACKET, RECORD_HEADER, Record
+
+WINDOW: Final = 2047
+REASSEMBLY_SECONDS: Final = 0.02
+_TAG: Final = 16
+_PREFIX: Final = 4
+
+
+class Dropped(Exception):  # noqa: N818 - an event of the protocol, not an error of the program
+    """A record is not taken; the text says why."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The keys of one direction, as TLS exported them."""
+
+    suite: str
+    record: bytes = field(repr=False)
+    header: bytes = field(repr=False)
+
+    def aead(self) -> AESGCM | ChaCha20Poly1305:
+        key = self.record[:32]
+        return AESGCM(key) if "AES" in self.suite else ChaCha20Poly1305(key)
+
+    def nonce(self, counter: int) -> bytes:
+        return (int.from_bytes(self.record[32:], "big") ^ counter).to_bytes(12, "big")
+
+    def token(self, record: Record) -> bytes:
+        ad, k = record.additional, record.segment
+        encryptor = Cipher(algorithms.AES256(self.header), modes.ECB()).encryptor()  # noqa: S305 - one block, as section 8 says
+        block: bytes = encryptor.update(ad[:1] + bytes((k // 2,)) + ad[2:])
+        return block[8 * (k % 2) :][:8]
+
+
+@dataclass
+class Sealer:
+    """Seals for the addressee's `index`; each counter once."""
+
+    keys: Direction
+    index: int
+    counter: int = 0
+
+    def seal(self, kind: int, body: bytes = b"", size: int = 1200) -> list[bytes]:
+        """Return a record's datagrams, none larger than `size`."""
+        self.counter += 1
+        length = _PREFIX + len(body) + _TAG
+        count = ceil(length / (size - RECORD_HEADER))
+        whole = Record(count, 0, length, self.index, self.counter)
+        nonce = self.keys.nonce(self.counter)
+        sealed = self.keys.aead().encrypt(nonce, bytes((kind, 0, 0, 0)) + body, whole.additional)
+        return [self._datagram(whole, k, sealed) for k in range(count)]
+
+    def _datagram(self, whole: Record, k: int, sealed: bytes) -> bytes:
+        at = k * whole.piece_bytes
+        here = (whole.count, k, whole.length, whole.index, whole.counter)
+        token = self.keys.token(Record(*here))
+        return Record(*here, token, sealed[at : at + whole.piece_bytes]).encode()
+
+
+@dataclass
+class _Partial:
+    first: Record
+    until: float
+    pieces: dict[int, bytes] = field(default_factory=dict)
+
+
+class Opener:
+    """Opens what the peer sealed: token, replay window, pieces, AEAD, in the order of section 8."""
+
+    def __init__(self, keys: Direction) -> None:
+        self._keys = keys
+        self._highest = 0
+        self._opened: set[int] = set()
+        self._partial: dict[int, _Partial] = {}
+
+    def open(self, record: Record, now: float) -> tuple[int, bytes] | None:
+        """Return kind and body, None while pieces are missing; `Dropped` for any reason."""
+        if record.counter in self._opened or record.counter < max(1, self._highest - WINDOW):
+            raise Dropped("replay")
+        if record.token != self._keys.token(record):
+            raise Dropped("token")
+        sealed = record.piece if record.count == 1 else self._collect(record, now)
+        if sealed is None:
+            return None
+        try:
+            plain = self._keys.aead().decrypt(
+                self._keys.nonce(record.counter), sealed, record.additional
+            )
+        except InvalidTag:
+            raise Dropped("seal") from None
+        self._highest = max(self._highest, record.counter)
+        self._opened = {n for n in self._opened if n >= self._highest - WINDOW} | {record.counter}
+        return _kind_and_body(record, plain)
+
+    def _collect(self, record: Record, now: float) -> bytes | None:
+        self._partial = {n: p for n, p in self._partial.items() if p.until > now}
+        if record.counter not in self._partial and len(self._partial) == 2:
+            raise Dropped("third incomplete record")
+        fresh = _Partial(record, now + REASSEMBLY_SECONDS)
+        partial = self._partial.setdefault(record.counter, fresh)
+        if record.additional != partial.first.additional:
+            raise Dropped("pieces of different records")
+        partial.pieces.setdefault(record.segment, record.piece)
+        if len(partial.pieces) < record.count:
+            return None
+        del self._partial[record.counter]
+        return b"".join(partial.pieces[k] for k in range(record.count))
+
+
+def _kind_and_body(record: Record, plain: bytes) -> tuple[int, bytes]:
+    if len(plain) < _PREFIX or any(plain[1:_PREFIX]):
+        raise Dropped("prefix")
+    if record.count > 1 and plain[0] != PACKET:
+        raise Dropped("control record of several datagrams")
+    return plain[0], plain[_PREFIX:]
