@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from policy.identity import (
+    MOST_ADDRESSES,
     IdentityError,
     PodIdentity,
     check_namespace,
@@ -27,7 +28,6 @@ Address = IPv4Address | IPv6Address
 LARGEST_BODY: Final = 16 * 1024
 """Bytes of any body: a chain of P-256 certificates takes 1 to 3 KB."""
 
-MOST_ADDRESSES: Final = 16
 MOST_CERTIFICATES: Final = 8
 
 _TOKEN: Final = re.compile(r"tct1\.([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})")

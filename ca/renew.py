@@ -30,26 +30,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.issue import Store, key_hash
 from ca.lease import RENEWABLE_SECONDS, Lease
 from ca.messages import JoinClaims
 from ca.refusal import Refusal, Refused
-from policy.identity import PodIdentity, check_pod_name, parse_pod_uri, pod_dns_name
+from policy.certificate import UNREADABLE, read_pod_names
+from policy.identity import PodIdentity
 
 GRACE: Final = timedelta(seconds=RENEWABLE_SECONDS)
-
-_UNREADABLE: Final = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ def identify(certificate_der_untrusted: bytes | None, trust_domain: str, wall: d
     try:
         certificate = x509.load_der_x509_certificate(certificate_der_untrusted)
         caller = _read(certificate, trust_domain)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise Refused(
             Refusal.NOT_A_POD, f"not the certificate of a pod of {trust_domain}"
         ) from None
@@ -113,23 +103,9 @@ def _is_of(lease: Lease, caller: Caller) -> bool:
 
 
 def _read(certificate: x509.Certificate, trust_domain: str) -> Caller:
-    extensions = certificate.extensions
-    if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-        raise ValueError("a CA's certificate")
-    purposes = set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= purposes:
-        raise ValueError("not for both ends of TLS")
-    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    dns = names.get_values_for_type(x509.DNSName)
-    addresses = names.get_values_for_type(x509.IPAddress)
-    if len(uris) != 1 or len(dns) != 1 or not addresses or len(names) != 2 + len(addresses):
-        raise ValueError("a pod has one URI, one DNS name and its addresses")
-    identity = parse_pod_uri(uris[0])
-    pod = check_pod_name(dns[0].removesuffix(f".{identity.namespace}.pod"))
-    if identity.trust_domain != trust_domain or dns[0] != pod_dns_name(pod, identity.namespace):
-        raise ValueError("another trust domain, or a name of another namespace")
-    key = certificate.public_key()
+    names, key = read_pod_names(certificate), certificate.public_key()
+    if names.identity.trust_domain != trust_domain:
+        raise ValueError("another trust domain")
     if not isinstance(key, EllipticCurvePublicKey):
         raise ValueError("not an ECDSA key")  # noqa: TRY004 - one exception for a bad profile
-    return Caller(identity, pod, f"{certificate.serial_number:x}", key_hash(key))
+    return Caller(names.identity, names.pod, f"{certificate.serial_number:x}", key_hash(key))

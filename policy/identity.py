@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+MOST_ADDRESSES: Final = 16
+"""Of one pod: a family each, on each of its networks."""
+
 LONGEST_URI: Final = 2048
 """Bytes of a SPIFFE id (SPIFFE-ID standard, section 2.3)."""
 

@@ -43,9 +43,7 @@ class Drop(StrEnum):
     OWN_ADDRESS = "own_address"  # claims our own certificate or addresses
     PEER_REFUSED = "peer_refused"  # the peer refused us, by a TLS alert
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    GENERATION = (
-        "generation"  # DONE without a choice, or one that would exhaust the numbers
-    )
+    GENERATION = "generation"  # DONE without a choice, or one that would exhaust the numbers
     # Inner packets.
     PACKET_MALFORMED = "packet_malformed"  # not a whole IPv4 or IPv6 packet
     PACKET_FORBIDDEN = "packet_forbidden"  # source route, redirect, neighbour discovery

@@ -30,15 +30,9 @@ from ca.messages import (
     parse_sign_response,
     root_fingerprint,
 )
+from policy.certificate import UNREADABLE
 from policy.identity import ca_uri
 from proxy.credentials.credential import Credential
-
-_UNREADABLE: Final = (
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 PATIENCE: Final = 10.0
 """Seconds for each of the two requests, connecting and handshake included."""
@@ -189,7 +183,7 @@ def _names_only(certificate_der: bytes, uri: str) -> bool:
     try:
         extensions = x509.load_der_x509_certificate(certificate_der).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, *_UNREADABLE):
+    except UNREADABLE:
         return False
     return names.get_values_for_type(x509.UniformResourceIdentifier) == [uri]
 

@@ -12,21 +12,21 @@ MUTANTS = [
     ),
     Mutant(
         "a certificate for one end alone",
-        "proxy/credentials/certificate.py",
+        "policy/certificate.py",
         "if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= purposes:",
         "if not purposes:",
         CERTIFICATE,
     ),
     Mutant(
         "an authority's certificate as a pod's",
-        "proxy/credentials/certificate.py",
+        "policy/certificate.py",
         "if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:",
         "if False:",
         CERTIFICATE,
     ),
     Mutant(
         "other names beside the pod's",
-        "proxy/credentials/certificate.py",
+        "policy/certificate.py",
         "if len(uris) != 1 or len(dns) != 1 or len(names) != 2 + len(ips):",
         "if len(uris) != 1 or len(dns) != 1:",
         f"{UNIT}/credentials/test_certificate.py::test_name_of_another_kind_beside_the_right_ones_is_refused",
@@ -61,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         "any name of the pod",
-        "proxy/credentials/certificate.py",
+        "policy/certificate.py",
         "if dns[0] != pod_dns_name(pod, identity.namespace):",
         "if False:",
         f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",

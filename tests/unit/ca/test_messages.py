@@ -12,7 +12,6 @@ from support.authority import make_claims
 
 from ca.messages import (
     LARGEST_BODY,
-    MOST_ADDRESSES,
     Bundle,
     ErrorResponse,
     MessageError,
@@ -32,6 +31,7 @@ from ca.messages import (
     root_fingerprint,
     token_hash,
 )
+from policy.identity import MOST_ADDRESSES
 
 SECRET = bytes(range(32))
 TOKEN = encode_token(make_claims(), SECRET)
