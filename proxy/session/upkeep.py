@@ -43,7 +43,8 @@ class Upkeep:
 
     def begin(self, session: Session, now: float) -> None:
         """Look after a session that was just confirmed."""
-        self._registry.timers.at(now + KEEP_ALIVE, partial(self._look_after, session.index))
+        due = min(now + KEEP_ALIVE, session.ends)
+        self._registry.timers.at(due, partial(self._look_after, session.index))
         self._check_size(session.index, session.path, now)
         self._try_named(session, now)
 

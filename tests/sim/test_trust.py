@@ -245,3 +245,20 @@ def test_pod_whose_certificate_has_ended_neither_calls_nor_answers_until_it_has_
     adopt(a, authority.issue(Leaf(pod="a", addresses=(A,))))
     assert reaches(b, a)
     assert reaches(a, b)
+
+
+def test_session_that_ends_soon_is_gone_then_and_its_peer_hears_of_it(authority: Authority) -> None:
+    """The ends may differ, for clocks do: whoever still sends must be told, not left to silence."""
+    world, a, b = two(authority)
+    a.table.wall_offset += 24 * 3600 - world.now - 8
+    a.send_packet(udp_packet(A, B, b"hello"))
+    world.run(0.1)
+    a.table.sessions[next(iter(a.table.sessions))].path.due = world.now + 100
+    world.run(8)
+    assert not a.table.sessions
+    a.table.wall_offset -= 24 * 3600
+    b.send_packet(udp_packet(B, A, b"lost"))
+    world.run(0.5)
+    b.send_packet(udp_packet(B, A, b"found"))
+    world.run(0.5)
+    assert a.received == [udp_packet(B, A, b"found")]
