@@ -55,6 +55,10 @@ class Ping:
         answered = self._answered()
         return set(range(1, int(found[1]))) - answered, len(answered)
 
+    def times(self) -> list[float]:
+        """Give the round trips that were answered, in milliseconds, shortest first."""
+        return sorted(float(ms) for ms in re.findall(r"time=([\d.]+) ms", self._process.stdout))
+
     def _answered(self) -> set[int]:
         return {int(n) for n in re.findall(r"icmp_seq=(\d+) ttl=", self._process.stdout)}
 
@@ -104,7 +108,11 @@ class Siege:
         assert self._count_bugs() == self._bugs == [0, 0]
         grown = self.growth()
         assert grown["eth0 tx_bytes"] <= AMPLIFICATION * grown["eth0 rx_bytes"]
-        print(f"thrown: {self.thrown}; pings answered: {answered}, lost: {self.lost}")
+        times = sorted(ms for ping in self._pings for ms in ping.times())
+        p50, p99 = (times[int(part * (len(times) - 1))] for part in (0.5, 0.99))
+        # Told and never judged: how long a ping takes is the machine's affair.
+        told = f"pings answered: {answered}, lost: {self.lost}, p50 {p50} ms, p99 {p99} ms"
+        print(f"thrown: {self.thrown}; {told}")
 
     def growth(self) -> Counter[str]:
         """Give what was counted since the beginning; what stood still is left out."""
