@@ -30,7 +30,8 @@ test: programs venv
 	$(PYTHON) -m pytest $(TIERS)
 
 test-full: programs venv
-	$(PYTHON) -m coverage run -m pytest --scenarios 20000 --attack-factor 10
+	$(PYTHON) -m pytest tests/sim/test_scenarios.py tests/attack --scenarios 20000 --attack-factor 10
+	$(PYTHON) -m coverage run -m pytest $(TIERS)
 	$(PYTHON) -m coverage report
 
 fuzz: venv
