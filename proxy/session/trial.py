@@ -32,13 +32,15 @@ class Trial:
     """One new address of one session's peer."""
 
     __slots__ = (
-        "_began",
         "_here",
         "_preferred",
         "_there",
         "answered_here",
         "answered_there",
+        "ask_again_at",
         "endpoint",
+        "give_up_at",
+        "judge_at",
     )
 
     def __init__(
@@ -49,7 +51,13 @@ class Trial:
         ``preferred``: the peer's certificate names this address, and not the one in use.
         """
         self.endpoint = endpoint
-        self._here, self._there, self._began = here, there, now
+        self._here, self._there = here, there
+        # The moments themselves: an age, worked out at one of them, may fall short of it by a rounding.
+        self.ask_again_at, self.judge_at, self.give_up_at = (
+            now + ASK_AGAIN,
+            now + JUDGE,
+            now + GIVE_UP,
+        )
         self._preferred = preferred
         self.answered_here = self.answered_there = False
 
@@ -65,8 +73,7 @@ class Trial:
 
     def outcome(self, now: float) -> Outcome:
         """Say what to do."""
-        age = now - self._began
-        if (self.answered_here and not self._preferred) or age >= GIVE_UP:
+        if (self.answered_here and not self._preferred) or now >= self.give_up_at:
             return Outcome.STAY
-        sure = self._preferred or age >= JUDGE
+        sure = self._preferred or now >= self.judge_at
         return Outcome.MOVE if self.answered_there and sure else Outcome.OPEN

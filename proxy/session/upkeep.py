@@ -13,7 +13,7 @@ from proxy.session.path_size import PathSize
 from proxy.session.record import REKEY_BLOCKS
 from proxy.session.registry import Registry
 from proxy.session.session import Session
-from proxy.session.trial import ASK_AGAIN, GIVE_UP, JUDGE, PAUSE, Outcome, Trial
+from proxy.session.trial import PAUSE, Outcome, Trial
 from proxy.session.wire import NONCE, PING, RECORD_OVERHEAD
 
 KEEP_ALIVE: Final = 20.0
@@ -91,9 +91,9 @@ class Upkeep:
         session.trial = trial
         self._ask_both(session, trial, now)
         later = self._registry.timers.at
-        later(now + ASK_AGAIN, partial(self._ask_again, session.index, trial))
-        later(now + JUDGE, partial(self._check_trial, session.index, trial))
-        later(now + GIVE_UP, partial(self._check_trial, session.index, trial))
+        later(trial.ask_again_at, partial(self._ask_again, session.index, trial))
+        later(trial.judge_at, partial(self._check_trial, session.index, trial))
+        later(trial.give_up_at, partial(self._check_trial, session.index, trial))
 
     def _renew_once(self, index: int, now: float) -> None:
         session = self._live(index)

@@ -87,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "any purpose renews",
-        "ca/renew.py",
+        "policy/certificate.py",
         "if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= purposes:",
         "if False:",
         "tests/unit/ca/test_renew.py::test_certificate_that_is_not_a_pods_is_refused",

@@ -34,8 +34,8 @@ MUTANTS = [
     Mutant(
         "a session moves while the old address answers",
         "proxy/session/trial.py",
-        "if (self.answered_here and not self._preferred) or age >= GIVE_UP:",
-        "if age >= GIVE_UP:",
+        "if (self.answered_here and not self._preferred) or now >= self.give_up_at:",
+        "if now >= self.give_up_at:",
         f"{PATHS}::test_thief_who_passes_on_what_he_gets_moves_nothing",
     ),
     Mutant(

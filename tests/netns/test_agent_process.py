@@ -20,6 +20,7 @@ from support.netagent import (
     state,
     table_126,
 )
+from support.processes import wait_for
 
 from proxy.netagent.drivers import apply
 from proxy.netagent.plan import plan
@@ -167,8 +168,9 @@ def test_the_daemon_has_no_privilege_and_the_agent_one_and_no_network_socket(
         assert int(daemon[name], 16) == 0
 
     pid = running.process.pid
+    # It forks first: the daemon may have spoken before.
+    wait_for("the agent to keep one", lambda: status(pid)["NoNewPrivs"] == "1")
     kept = status(pid)
-    assert kept["NoNewPrivs"] == "1"
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(kept[name], 16) == 1 << 12
     tables = [Path(f"/proc/{pid}/net/{name}") for name in NETWORK_SOCKETS]
