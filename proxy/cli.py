@@ -206,7 +206,12 @@ def _status(args: argparse.Namespace) -> int:
 def _rekey(args: argparse.Namespace) -> int:
     from urllib.parse import urlencode
 
-    from proxy.rekey import draw
+    from proxy import rekey
+
+    def draw(answer: dict[str, object]) -> tuple[str, bool]:
+        if args.pod is not None and answer["sessions"] == []:
+            return f"no session with {args.pod}", False
+        return rekey.draw(answer)
 
     query = urlencode({} if args.pod is None else {"pod": args.pod})
     return _ask("rekey", args, "POST", f"/v1/rekey?{query}", draw)

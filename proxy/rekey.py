@@ -45,4 +45,4 @@ def draw(answer_untrusted: JsonObject) -> tuple[str, bool]:
 
 
 def _after(generation: object) -> str:
-    return "no new session: the former stays in use" if generation is None else str(generation)
+    return "no new session" if generation is None else str(generation)

@@ -13,10 +13,13 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from ca.messages import SignResponse, parse_token
+from policy.identity import PodIdentity
+from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.credentials.renewal import Renewal
 from proxy.drivers import ca_client, clock, logs
+from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.settings import Settings
 from proxy.status import JsonObject
@@ -128,11 +131,25 @@ class Enrolment:
 
     def _take(self, key: EllipticCurvePrivateKey, answer: SignResponse) -> None:
         chain, roots = "".join(answer.chain), "".join(answer.roots)
-        self.credential = build_credential(key, chain.encode(), roots.encode())
+        credential = build_credential(key, chain.encode(), roots.encode())
+        self._check_ours(credential.own)
+        self.credential = credential
         now = self._now()
         self.wall_offset = answer.time - now
         life = self.credential.own.not_after - answer.time
         self.renewal = Renewal.begin(now, life, self._random())
+
+    def _check_ours(self, own: PodCertificate) -> None:
+        """Refuse another pod's certificate (`Dropped`): peers would drop every packet, where the former serves."""
+        settings = self._settings
+        identity = PodIdentity(settings.trust_domain, settings.namespace, settings.service_account)
+        # What the token names: the settings may leave the addresses to be found on the interface.
+        wanted = {address.packed for address in parse_token(settings.token).addresses}
+        if (own.identity, own.pod) != (identity, settings.name) or not wanted <= own.addresses:
+            raise Dropped(
+                Drop.CERTIFICATE_PROFILE,
+                f"the CA's certificate is for {own.pod}, {own.identity.uri}, {', '.join(own.address_texts())}",
+            )
 
     def _failed(self, error: Exception, *, is_refusal: bool) -> None:
         now, renewal = self._now(), self.renewal

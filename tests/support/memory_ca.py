@@ -1,6 +1,7 @@
 """The CA without files: a signer and a store for tests of what the CA decides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -23,10 +24,15 @@ class Signer:
 
     roots = (ISSUER.root,)
 
+    def __init__(self, instead: Mapping[str, object] | None = None) -> None:
+        """Write these claims instead of the true ones: a CA that has gone wrong."""
+        self._instead = dict(instead or {})
+
     def sign(
         self, approved: ApprovedRequest, wall: datetime, life: timedelta
     ) -> tuple[x509.Certificate, ...]:
-        return (pod_certificate(ISSUER, approved, wall, life),)
+        claims = replace(approved.claims, **self._instead)  # type: ignore[arg-type]
+        return (pod_certificate(ISSUER, replace(approved, claims=claims), wall, life),)
 
 
 class Memory:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from cryptography import x509
@@ -45,6 +45,8 @@ class World:
     ahead: float = 0.0
     is_away: bool = False
     answers_lost: int = 0
+    certifies: dict[str, object] = field(default_factory=dict)
+    """What a CA that has gone wrong writes instead of the truth."""
     asked: list[tuple[float, str]] = field(default_factory=list)
     """When, and by which means, whether answered or not."""
     happenings: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
@@ -98,7 +100,8 @@ class World:
         try:
             claims, key = who()
             wall, life = self.wall, self.life
-            issued = issue(claims, body, self.store, Signer(), wall=wall, life=life, by_key=key)
+            signer = Signer(self.certifies)
+            issued = issue(claims, body, self.store, signer, wall=wall, life=life, by_key=key)
         except Refused as refused:
             raise CaRefused(refused.reason, refused.message) from None
         if self.answers_lost:
@@ -295,6 +298,30 @@ async def test_status_says_when_what_and_why(world: World) -> None:
     assert int(str(status["failures"])) > 3
     assert status["last_error"] == "away"
     assert 0 <= int(str(status["next_seconds"])) <= 60
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pod": "web-2"},
+        {"namespace": "bank"},
+        {"service_account": "admin"},
+        {"addresses": (ip_address("10.0.0.99"),)},
+    ],
+    ids=str,
+)
+async def test_certificate_of_another_pod_is_not_taken_and_the_good_one_kept(
+    world: World, caplog: pytest.LogCaptureFixture, other: dict[str, object]
+) -> None:
+    world.at(1, lambda: setattr(world, "certifies", other))
+    world.at(20, lambda: setattr(world, "certifies", {}))
+    lived = await live(world, 21)
+    assert told(caplog, "renewal_failed")
+    assert "is for" in str(told(caplog, "renewal_failed")[0]["reason"])
+    assert len(lived.adopted) == 1
+    (credential, _) = lived.adopted[0]
+    assert (credential.own.pod, credential.own.identity.uri) == (CLAIMS.pod, CLAIMS.identity.uri)
+    assert told(caplog, "certificate_ended") == []
 
 
 async def test_ca_that_is_away_at_the_start_is_given_up_after_thirty_seconds(
