@@ -1,6 +1,6 @@
 """Checks of the CA, and of the pod towards it, each taken out."""
 
-from mutants.mutant import Mutant
+from mutants.mutant import UNIT, Mutant
 
 MUTANTS = [
     Mutant(
@@ -84,6 +84,13 @@ MUTANTS = [
         "return caller.key in {lease.key, lease.previous} and (",
         "return (",
         "tests/unit/ca/test_renew.py::test_earlier_key_is_worth_nothing_once_its_successor_was_used",
+    ),
+    Mutant(
+        "another pod's certificate is taken",
+        "proxy/drivers/enrolment.py",
+        "        self._check_ours(credential.own)\n",
+        "",
+        f"{UNIT}/drivers/test_enrolment.py::test_certificate_of_another_pod_is_not_taken_and_the_good_one_kept",
     ),
     Mutant(
         "any purpose renews",
