@@ -154,10 +154,11 @@ class _Daemon:
         own = frozenset(address.packed for address in self._place.addresses)
         members = Members(settings.members)
         outbound = Outbound(table, own, members, self._drops)
-        inbound = Inbound(table, own, self._drops)
+        inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu)
         sockets: dict[int, SessionSocket] = {
             a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses
         }
+        self._tun.offload({"tso", "uso"})
         pump = Pump(
             tun=self._tun,
             sockets=sockets,

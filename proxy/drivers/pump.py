@@ -1,19 +1,26 @@
 """Moves packets between the devices and the cores: bounded reads a wake-up, one timer for all sessions."""
 
 import asyncio
+import select
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.drivers.tun import Tun
-from proxy.drivers.udp import READS, Lane, SessionSocket
+from proxy.drivers.udp import Lane, SessionSocket
 from proxy.drops import Drop, Drops
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound, Sending
 from proxy.session.events import CallFailed, Event, SessionOpened
-from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
 
 _LARGEST: Final = 65_535 + 10
+
+_PACKETS: Final = 16
+"""Packets taken from tenc0 before the sockets get their turn."""
+
+_LOOK_OUT: Final = 60e-6
+_TURN: Final = 2e-3
+"""Seconds that we look out for more work after the last, and that we keep the event loop from its other work."""
 
 
 class Pump:
@@ -40,19 +47,21 @@ class Pump:
         self._drops, self._tell, self._fail = drops, tell, fail
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_LARGEST))
+        self._epoll = select.epoll()
+        self._sources = {lane.fileno(): lane for lane in self._lanes()}
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Take packets from now on."""
-        self._loop.add_reader(self._tun.fileno(), self._from_tun)
+        self._epoll.register(self._tun.fileno(), select.EPOLLIN)
         for lane in self._lanes():
-            self._loop.add_reader(lane.fileno(), self._from_network, lane)
+            self._epoll.register(lane.fileno(), select.EPOLLIN)
+        self._loop.add_reader(self._epoll.fileno(), self._run)
 
     def stop(self) -> None:
         """Take none, close all sessions in good order."""
-        self._loop.remove_reader(self._tun.fileno())
-        for lane in self._lanes():
-            self._loop.remove_reader(lane.fileno())
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
         self._table.close(self._loop.time())
         self.settle()
         if self._timer is not None:
@@ -61,36 +70,51 @@ class Pump:
     def _lanes(self) -> list[Lane]:
         return [lane for sockets in self._sockets.values() for lane in sockets.lanes]
 
-    def _from_tun(self) -> None:
-        now = self._loop.time()
-        buffer = self._buffer
-        try:
-            for _ in range(READS):
-                size = self._tun.read_into(buffer)
-                if not size:
-                    break
-                sending = self._outbound.packet(buffer[:size], now)
-                if sending is not None:
-                    self._send(sending)
-        except OSError as error:
-            self._fail(error)
-        self.settle()
+    def _run(self) -> None:
+        """Work while there is any, and look out for more a moment longer; then let the event loop have its turn.
 
-    def _from_network(self, lane: Lane) -> None:
-        now = self._loop.time()
-        buffer = self._buffer
+        Looking out costs CPU and no sleep: an answer that comes within `_LOOK_OUT` meets nobody who must wake up.
+        """
+        poll, time, sources = self._epoll.poll, self._loop.time, self._sources
+        began = last = time()
         try:
-            for _ in range(lane.reads):
-                received = lane.receive(buffer)
-                if received is None:
-                    break
-                size, source, ecn = received
-                frame = self._inbound.datagram(buffer[:size], source, now, ecn)
-                if frame is not None and not self._tun.write(frame):
-                    self._drops[Drop.TUN] += 1
+            while True:
+                ready = poll(0)
+                now = time()
+                if ready:
+                    for descriptor, _ in ready:
+                        lane = sources.get(descriptor)
+                        if lane is None:
+                            self._from_tun(now)
+                        else:
+                            self._from_network(lane, now)
+                    self.settle()
+                    last = now
+                elif now >= last + _LOOK_OUT:
+                    return
+                if now >= began + _TURN:
+                    return
         except OSError as error:
             self._fail(error)
-        self.settle()
+
+    def _from_tun(self, now: float) -> None:
+        buffer, read = self._buffer, self._tun.read_into
+        for _ in range(_PACKETS):
+            size = read(buffer)
+            if not size:
+                return
+            for sending in self._outbound.packets(buffer[:size], now):
+                self._send(sending)
+
+    def _from_network(self, lane: Lane, now: float) -> None:
+        buffer = self._inbound.buffer
+        for _ in range(lane.reads):
+            received = lane.receive(buffer)
+            if received is None:
+                return
+            for frame in self._inbound.datagrams(*received[:3], now, received[3]):
+                if not self._tun.write(frame):
+                    self._drops[Drop.TUN] += 1
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -107,7 +131,7 @@ class Pump:
                 self._outbound.give_up(event.address)
             self._tell(event)
         for data, endpoint in self._table.datagrams_to_send():
-            self._send(([memoryview(data)], endpoint, 0))
+            self._send((data, len(data), endpoint, 0))
         self._reply()
         due = self._table.next_timer()
         if self._timer is not None and (due is None or due != self._timer.when()):
@@ -125,8 +149,7 @@ class Pump:
         replies.clear()
 
     def _send(self, sending: Sending) -> None:
-        pieces, endpoint, ecn = sending
+        data, size, endpoint, ecn = sending
         session_socket = self._sockets.get(6 if ":" in endpoint[0] else 4)
-        for data in pieces if len(pieces) == 1 else datagrams(pieces):
-            if session_socket is None or not session_socket.send(data, endpoint, ecn):
-                self._drops[Drop.SOCKET] += 1
+        if session_socket is None or not session_socket.send(data, size, endpoint, ecn):
+            self._drops[Drop.SOCKET] += 1

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Collection
 from typing import Final, Self
 
 DEVICE: Final = "/dev/net/tun"
@@ -20,6 +21,9 @@ _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOWNER: Final = 0x400454CC
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN, _TUN_F_USO4, _TUN_F_USO6 = 1, 2, 4, 8, 32, 64
+_TSO: Final = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
+_USO: Final = _TUN_F_CSUM | _TUN_F_USO4 | _TUN_F_USO6
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
@@ -32,6 +36,8 @@ class Tun:
     def __init__(self, descriptor: int) -> None:
         """Take over `descriptor`, already attached: see `open`."""
         self._descriptor = descriptor
+        self.offloads: frozenset[str] = frozenset()
+        """Of "tso" and "uso": what the kernel agreed to put together for us."""
 
     @classmethod
     def open(cls, name: str = "tenc0") -> Self:
@@ -49,6 +55,23 @@ class Tun:
             os.close(descriptor)
             raise
         return cls(descriptor)
+
+    def offload(self, wanted: Collection[str]) -> None:
+        """Let the kernel hand over super-packets: by ``wanted``, "tso" for TCP, "uso" for UDP (Linux 6.2).
+
+        What it does not know is left off; with nothing, each packet comes by itself, its checksum finished.
+        """
+        tso, uso = _TSO if "tso" in wanted else 0, _USO if "uso" in wanted else 0
+        for flags in (tso | uso, tso, uso, 0):
+            try:
+                fcntl.ioctl(self._descriptor, _TUNSETOFFLOAD, flags)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not flags:
+                    raise
+                continue
+            names = {"tso": _TSO & ~_USO, "uso": _USO & ~_TSO}
+            self.offloads = frozenset(name for name, bits in names.items() if flags & bits)
+            return
 
     def fileno(self) -> int:
         """Return the descriptor, readable when a packet waits."""

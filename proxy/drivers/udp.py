@@ -6,14 +6,19 @@ handshakes under way wait in queues of their own, and each has its turn in the e
 """
 
 import ctypes
+import errno
+import math
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from proxy.drivers import clock
 from proxy.session.cookie import Endpoint
+from proxy.session.pieces import datagrams
 from proxy.session.wire import HELLO, RECORD
 
 # linux/in.h and in6.h; Python names neither.
@@ -28,17 +33,25 @@ _TOS: Final = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS),
 }
 _ECN: Final = [struct.pack("i", ecn) for ecn in range(4)]
-_ANCILLARY: Final = socket.CMSG_SPACE(4)
+_ANCILLARY: Final = 2 * socket.CMSG_SPACE(4)
+# linux/udp.h.
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+
+_BUSY: Final = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+"""A full queue, where the same datagrams one by one would fare no better."""
+
+_CUT_AGAIN: Final = 60.0
+"""Seconds after which a kernel that failed to cut is asked again."""
 
 _BUFFER: Final = 8 << 20
 """Asked for; the kernel gives what net.core.rmem_max allows."""
 
-READS: Final = 32
+_READS: Final = 32
 _READS_OF_HANDSHAKES: Final = 8
 """Datagrams taken at a turn: records, and handshakes, of which a HELLO costs some 15 us and a FLIGHT up to 1 ms."""
 
 # In the order of the sockets in their group: the program returns an index.
-_LANES: Final = (READS, _READS_OF_HANDSHAKES, _READS_OF_HANDSHAKES)
+_LANES: Final = (_READS, _READS_OF_HANDSHAKES, _READS_OF_HANDSHAKES)
 _SORT: Final = (
     (_LOAD_BYTE, 0, 0, 0),
     (_JUMP_IF_AT_LEAST, 0, 1, RECORD),
@@ -61,25 +74,41 @@ class Lane:
         """Return the descriptor, to wait for."""
         return self.socket.fileno()
 
-    def receive(self, buffer: memoryview) -> tuple[int, Endpoint, int] | None:
-        """Receive one datagram: its size, whence, its ECN field; None when there is none."""
+    def receive(self, buffer: memoryview) -> tuple[int, int, Endpoint, int] | None:
+        """Receive datagrams of one sender: their bytes in all, the size of each but the last, whence, their ECN field.
+
+        None when there are none.
+        """
         try:
-            size, ancillary, _, source = self.socket.recvmsg_into((buffer,), _ANCILLARY)
+            total, ancillary, _, source = self.socket.recvmsg_into((buffer,), _ANCILLARY)
         except BlockingIOError:
             return None
         except OSError:
             # An error that ICMP queued concerns some earlier datagram of ours: unauthenticated, no event.
-            return 0, ("", 0), 0
-        # IPv4 gives one byte, IPv6 a C int.
-        tos = int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
-        return size, source[:2], tos & 3
+            return 0, 0, ("", 0), 0
+        size, tos = total, 0
+        for level, kind, value in ancillary:
+            # IPv4's TOS comes as one byte, all others as a C int.
+            if kind == _UDP_GRO and level == socket.SOL_UDP:
+                size = int.from_bytes(value, sys.byteorder)
+            else:
+                tos = int.from_bytes(value, sys.byteorder)
+        return total, size, source[:2], tos & 3
 
 
 class SessionSocket:
     """Receives into the caller's buffer, sends, never blocks and never fragments."""
 
-    def __init__(self, address: IPv4Address | IPv6Address, port: int) -> None:
-        """Bind to one of the pod's addresses. Raises OSError where that cannot be had."""
+    def __init__(
+        self,
+        address: IPv4Address | IPv6Address,
+        port: int,
+        offloads: Collection[str] = frozenset({"gso", "gro"}),
+    ) -> None:
+        """Bind to one of the pod's addresses. Raises OSError where that cannot be had.
+
+        ``offloads``: "gso" lets the kernel cut what is sent, "gro" lets it join what arrives.
+        """
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         self._level, self._type, _ = _TOS[family]
         opened: list[socket.socket] = []
@@ -94,18 +123,49 @@ class SessionSocket:
             raise
         self.lanes = tuple(Lane(*pair) for pair in zip(opened, _LANES, strict=True))
         self._socket = opened[0]
+        self.joins = "gro" in offloads and _join(opened[0])
+        """Whether the kernel may hand over many datagrams at once (UDP_GRO, Linux 5.0)."""
+        self._cut_again = 0.0 if "gso" in offloads else math.inf
 
-    def send(self, data: memoryview | bytes, endpoint: Endpoint, ecn: int = 0) -> bool:
-        """Send one datagram with an ECN field; False when the kernel did not take it."""
+    @property
+    def cuts(self) -> bool:
+        """Whether the kernel cuts what is sent (UDP_SEGMENT, Linux 4.18)."""
+        return not self._cut_again
+
+    def send(self, data: memoryview | bytes, size: int, endpoint: Endpoint, ecn: int = 0) -> bool:
+        """Send datagrams of ``size`` bytes, the last maybe less, with an ECN field; False when one was not taken."""
         try:
-            if ecn:
-                tos = (self._level, self._type, _ECN[ecn])
-                self._socket.sendmsg((data,), (tos,), 0, endpoint)
+            if len(data) > size:
+                self._send_many(data, size, endpoint, ecn)
+            elif ecn:
+                self._socket.sendmsg((data,), self._mark(ecn), 0, endpoint)
             else:
                 self._socket.sendto(data, endpoint)
         except OSError:
             return False
         return True
+
+    def _send_many(self, data: memoryview | bytes, size: int, endpoint: Endpoint, ecn: int) -> None:
+        failed = False
+        if not self._cut_again or clock.monotonic() >= self._cut_again:
+            options = [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("H", size)), *self._mark(ecn)]
+            try:
+                self._socket.sendmsg((data,), options, 0, endpoint)
+            except OSError as error:
+                if error.errno in _BUSY:
+                    raise
+                failed = True
+            else:
+                self._cut_again = 0.0
+                return
+        for one in datagrams(data, size):
+            self._socket.sendmsg((one,), self._mark(ecn), 0, endpoint)
+        if failed:
+            # One by one they go, and not at once: the kernel or its device cannot cut (too old, no checksums).
+            self._cut_again = clock.monotonic() + _CUT_AGAIN
+
+    def _mark(self, ecn: int) -> list[tuple[int, int, bytes]]:
+        return [(self._level, self._type, _ECN[ecn])] if ecn else []
 
     def close(self) -> None:
         """Close all of it."""
@@ -126,6 +186,14 @@ def _open(family: socket.AddressFamily) -> socket.socket:
     else:
         opened.setsockopt(level, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
     return opened
+
+
+def _join(opened: socket.socket) -> bool:
+    try:
+        opened.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
 
 
 def _attach(first: socket.socket) -> None:

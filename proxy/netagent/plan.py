@@ -32,6 +32,9 @@ PROTOCOL: Final = 0x7E
 # Before `main` (32766) and what CNI plugins put near it; after `local` (0), so that packets to
 # the pod's own addresses are delivered although these may lie inside a member prefix.
 RULE_PREFERENCE: Final = 99
+# What tenc0 puts together at most: with the datagrams' headers it fits one UDP send of 65,507 bytes.
+SUPER_PACKET: Final = 61_000
+MOST_SEGMENTS: Final = 128
 TUNNEL_METRIC: Final = 10
 UNREACHABLE_METRIC: Final = 1000
 NFT_TABLE: Final = "tencrypt"

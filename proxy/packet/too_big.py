@@ -4,9 +4,10 @@ tenc0 has no address of its own, and one of the pod's would be refused as a mart
 kernel believes to lie behind tenc0.
 """
 
-from struct import Struct, unpack
+from struct import Struct
 from typing import Final
 
+from proxy.packet.checksum import checksum
 from proxy.packet.ip import IPV4_HEADER, IPV6_HEADER
 
 IPV6_LEAST: Final = 1280
@@ -46,10 +47,10 @@ def _too_big_v4(packet: memoryview, size: int) -> bytes | None:
         return None
     quoted = bytes(packet[: _MOST_V4 - IPV4_HEADER - 8])
     icmp = bytearray(_ICMP_HEADER.pack(3, 4, 0, 0, size) + quoted)
-    icmp[2:4] = _checksum(icmp).to_bytes(2, "big")
+    icmp[2:4] = checksum(icmp).to_bytes(2, "big")
     ip = bytearray(b"\x45\0" + (IPV4_HEADER + len(icmp)).to_bytes(2, "big") + bytes(4))
     ip += bytes((_TTL, _ICMP, 0, 0)) + packet[16:20] + packet[12:16]
-    ip[10:12] = _checksum(ip).to_bytes(2, "big")
+    ip[10:12] = checksum(ip).to_bytes(2, "big")
     return bytes(ip + icmp)
 
 
@@ -60,14 +61,6 @@ def _too_big_v6(packet: memoryview, size: int) -> bytes | None:
     icmp = bytearray(_ICMPV6_HEADER.pack(2, 0, 0, max(size, IPV6_LEAST)) + quoted)
     addresses = bytes(packet[24:40]) + bytes(packet[8:24])
     pseudo = addresses + len(icmp).to_bytes(4, "big") + bytes((0, 0, 0, _ICMPV6))
-    icmp[2:4] = _checksum(pseudo + icmp).to_bytes(2, "big")
+    icmp[2:4] = checksum(pseudo + icmp).to_bytes(2, "big")
     head = b"\x60\0\0\0" + len(icmp).to_bytes(2, "big") + bytes((_ICMPV6, _TTL))
     return head + addresses + bytes(icmp)
-
-
-def _checksum(data: bytes | bytearray) -> int:
-    # RFC 1071: the ones' complement of the ones' complement sum of 16-bit words.
-    words: tuple[int, ...] = unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2))
-    total = sum(words)
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF

@@ -1,6 +1,83 @@
-"""The virtio header that a TUN device with IFF_VNET_HDR puts in front of each packet."""
+"""The virtio header that a TUN device with IFF_VNET_HDR puts in front of each packet (linux/virtio_net.h).
 
+It says what the kernel left to hardware: a checksum to finish, a super-packet to cut. Two numbers of it travel,
+sealed (``docs/decisions/0006``); the receiver makes the header anew from the packet itself.
+"""
+
+from struct import Struct
 from typing import Final
 
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.packet.checksum import CHECKSUM_AT, TCP, complete
+from proxy.packet.transport import find_transport
+
 VNET_HEADER: Final = 10
-"""Bytes of struct virtio_net_hdr (linux/virtio_net.h): flags, type, lengths, segment size, checksum's place."""
+"""Bytes of struct virtio_net_hdr: flags, type, length of all headers, segment size, checksum's start and place."""
+
+UNFINISHED: Final = 1
+"""Flag of a sealed packet: its TCP or UDP checksum field holds the sum of the pseudo-header alone."""
+
+MOST_SEGMENTS: Final = 128
+"""Of a super-packet: what Linux makes and takes (UDP_MAX_SEGMENTS; TCP's are fewer)."""
+
+_HEADER: Final = Struct("=BBHHHH")
+_NEEDS_CHECKSUM: Final = 1
+_NONE, _TCPV4, _TCPV6, _UDP = 0, 1, 4, 5
+_ECN: Final = 0x80
+_CWR: Final = 0x80
+_PLAIN: Final = bytes(VNET_HEADER)
+
+
+def leave(frame: memoryview) -> tuple[int, int]:
+    """Return flags and segment size to seal with the packet of a frame that tenc0 gave (header and parsed packet).
+
+    A checksum that the receiver could not finish is finished here, in place. Raises `Dropped` (PACKET_MALFORMED) for
+    a header that contradicts its packet: an application may write one.
+    """
+    flags, kind, _, size, start, at = _HEADER.unpack_from(frame)
+    if not flags and not kind:
+        return 0, 0
+    packet = frame[VNET_HEADER:]
+    transport = find_transport(packet)
+    if kind == _NONE:
+        if not flags & _NEEDS_CHECKSUM:
+            return 0, 0
+        if transport and (start, at) == (transport.at, CHECKSUM_AT[transport.protocol]):
+            return UNFINISHED, 0
+        if start + at + 2 > len(packet):
+            raise Dropped(Drop.PACKET_MALFORMED, "checksum outside the packet")
+        complete(packet, start, at)
+        return 0, 0
+    if transport is None or not flags & _NEEDS_CHECKSUM or not size:
+        raise Dropped(Drop.PACKET_MALFORMED, "super-packet")
+    # One segment alone is none; the kernel would not say so, but may.
+    return UNFINISHED, size if len(packet) - transport.payload > size else 0
+
+
+def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> bytes:
+    """Return the header for a parsed packet that a peer sealed with ``flags`` and segment ``size``.
+
+    Raises `Dropped` (PACKET_MALFORMED) unless each segment fits ``mtu`` and there are 2 to 128 of them.
+    """
+    if not flags and not size:
+        return _PLAIN
+    transport = find_transport(packet)
+    if flags != UNFINISHED or transport is None:
+        raise Dropped(Drop.PACKET_MALFORMED, "flags")
+    kind = _NONE
+    if size:
+        carried = len(packet) - transport.payload
+        if not size < carried <= MOST_SEGMENTS * size or transport.payload + size > mtu:
+            raise Dropped(Drop.PACKET_MALFORMED, "segment size")
+        kind = _segmentation(packet, transport.protocol, transport.at)
+    checksum_at = CHECKSUM_AT[transport.protocol]
+    return _HEADER.pack(_NEEDS_CHECKSUM, kind, transport.payload, size, transport.at, checksum_at)
+
+
+def _segmentation(packet: memoryview, protocol: int, at: int) -> int:
+    if protocol != TCP:
+        return _UDP
+    # Of segments with CWR only the first keeps it (RFC 3168 6.1.2); the kernel wants to be told.
+    ecn = _ECN if packet[at + 13] & _CWR else 0
+    return (_TCPV4 if packet[0] >> 4 == 4 else _TCPV6) | ecn

@@ -10,6 +10,7 @@ from typing import Final
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.packet.ecn import combine
+from proxy.session.wire import RECORD_HEADER
 
 OPEN_RECORDS: Final = 2
 """One that is arriving, and one that reordering holds back."""
@@ -20,8 +21,7 @@ LIFE: Final = 0.020
 
 @dataclass(slots=True, eq=False)
 class _Partial:
-    count: int
-    total: int
+    place: tuple[int, int, int]
     began: float
     data: bytearray
     ecn: int
@@ -42,25 +42,26 @@ class Reassembly:
     def add(  # noqa: PLR0913, PLR0917 - the header's fields, once a datagram
         self,
         counter: int,
-        count: int,
+        place: tuple[int, int, int],
         segment: int,
-        total: int,
-        piece: memoryview,
+        datagram: memoryview,
         now: float,
         ecn: int = 0,
     ) -> memoryview | None:
         """Keep one piece; return the whole sealed record once it is complete, else None.
 
-        The caller has checked the piece's length (`check_record_length`). Raises `Dropped`: REASSEMBLY for
-        a piece that contradicts what came before or came already, INCOMPLETE for one that comes too late.
+        ``place`` is the record's number of datagrams, size of pieces (`piece_size`) and sealed length. Raises
+        `Dropped`: REASSEMBLY for a piece that contradicts what came before or came already, INCOMPLETE for one that
+        comes too late.
         """
         partial = self._partials.get(counter)
         if partial is None:
             self._make_room(counter, now)
-            partial = self._partials[counter] = _Partial(count, total, now, bytearray(total), ecn)
-        if (count, total) != (partial.count, partial.total) or segment in partial.have:
+            partial = self._partials[counter] = _Partial(place, now, bytearray(place[2]), ecn)
+        if place != partial.place or segment in partial.have:
             raise Dropped(Drop.REASSEMBLY, "contradicts an earlier piece")
-        size = piece_size(total, count)
+        count, size, _ = place
+        piece = datagram[RECORD_HEADER:]
         partial.data[segment * size : segment * size + len(piece)] = piece
         partial.have.add(segment)
         partial.ecn = combine(partial.ecn, ecn)
@@ -69,6 +70,10 @@ class Reassembly:
         del self._partials[counter]
         self.ecn = partial.ecn
         return memoryview(partial.data)
+
+    def forget(self, counter: int) -> None:
+        """Drop what is there of a record that came whole by itself."""
+        self._partials.pop(counter, None)
 
     def expire(self, now: float) -> None:
         """Give up what is incomplete for too long: a session that falls silent must not keep its buffers."""
@@ -85,8 +90,3 @@ class Reassembly:
                 raise Dropped(Drop.INCOMPLETE, "older than both open records")
             del self._partials[oldest]
             self.given_up += 1
-
-
-def piece_size(total: int, count: int) -> int:
-    """Return the size of all of ``count`` pieces but the last, which has the rest: the header tells all."""
-    return -(-total // count)

@@ -19,8 +19,8 @@ from proxy.session.events import Event, HandshakeRefused, SessionClosed
 from proxy.session.handshake import Exchange
 from proxy.session.pair import LAST_GENERATION, Pair, PairKey, pair_key
 from proxy.session.path_size import PathSize
+from proxy.session.pieces import SealingBuffer
 from proxy.session.profile import TlsProfile
-from proxy.session.record import SealingBuffer
 from proxy.session.session import Session
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd, make_context
@@ -202,11 +202,11 @@ class Registry:
     ) -> None:
         """Seal a control record, which is one datagram, and queue it for ``endpoint`` or the session's."""
         try:
-            pieces = session.seal(bytes((kind, 0, 0, 0)) + body, len(body) + RECORD_OVERHEAD, now)
+            sealed = session.seal(bytes((kind, 0, 0, 0)) + body, len(body) + RECORD_OVERHEAD, now)
         except Unusable:
             self.remove(session, "ended")
             return
-        self.send([bytes(pieces[0])], endpoint or session.endpoint)
+        self.send([bytes(sealed)], endpoint or session.endpoint)
 
     def seal_done(self, session: Session, now: float) -> None:
         """Tell the initiator, under the new keys, that it is judged, and which generation we chose."""

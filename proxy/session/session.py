@@ -8,7 +8,9 @@ from proxy.errors import Dropped, Unusable
 from proxy.session.cookie import Endpoint
 from proxy.session.keys import SessionKeys
 from proxy.session.path_size import PathSize
-from proxy.session.record import Opener, Sealer, SealingBuffer
+from proxy.session.pieces import Pieces, SealingBuffer
+from proxy.session.record import Opener, Sealer
+from proxy.session.record_limit import RecordLimit
 from proxy.session.trial import Trial
 
 RENEW_AFTER: Final = 600.0
@@ -36,6 +38,7 @@ class Session:
         "heard",
         "index",
         "is_initiator",
+        "limit",
         "opened",
         "opener",
         "packets_asked",
@@ -86,6 +89,7 @@ class Session:
         self.retired = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
         self.path = path
+        self.limit = RecordLimit()
         self.packets_asked = 0  # packets_out when the path was last asked for its size
         self.trial: Trial | None = None  # of another address for the peer
         self.trial_after = now
@@ -101,26 +105,48 @@ class Session:
         """Of a pair's confirmed sessions the one with the highest rank seals; both ends compute the same."""
         return self.generation, -int.from_bytes(self.session_id, "big")
 
-    def seal(self, plain: memoryview | bytes, datagram_size: int, now: float) -> list[memoryview]:
+    def seal(self, plain: memoryview | bytes, datagram_size: int, now: float) -> memoryview | bytes:
         """Seal one record (see `Sealer.seal`); raises `Unusable` at the end of the session's life."""
         if now >= self._ends:
             raise Unusable
         return self.sealer.seal(plain, datagram_size)
 
-    def open(
-        self,
-        datagram_untrusted: memoryview,
-        source: Endpoint,
-        plain: memoryview,
-        now: float,
-        ecn: int = 0,
-    ) -> int:
-        """Open one datagram (see `Opener.open`) that came from ``source``: any, once the session is confirmed."""
+    @property
+    def is_spent(self) -> bool:
+        """Say whether it has opened as much as one key may."""
+        return self.opener.is_spent
+
+    def check(self, source: Endpoint, now: float) -> None:
+        """Raise `Dropped` unless records may come from ``source`` and now: from anywhere, once it is confirmed."""
         if source != self.endpoint and not self.confirmed:
             raise Dropped(Drop.WRONG_ENDPOINT)
         if now >= self._ends:
             raise Dropped(Drop.SESSION_ENDED)
-        size = self.opener.open(datagram_untrusted, plain, now, ecn)
+
+    def open(
+        self,
+        datagram_untrusted: memoryview,
+        piece: int,
+        plain: memoryview,
+        now: float,
+        ecn: int = 0,
+    ) -> int:
+        """Open one datagram (see `Opener.open`), which passed `check`."""
+        size = self.opener.open(datagram_untrusted, piece, plain, now, ecn)
         if size:
             self.heard = now
         return size
+
+    def open_whole(  # noqa: PLR0913, PLR0917 - as `open`
+        self,
+        received: Pieces,
+        at: int,
+        size: int,
+        plain: memoryview,
+        now: float,
+        ecn: int = 0,
+    ) -> int:
+        """Open a record that lies whole in one receive (see `Opener.open_whole`)."""
+        length = self.opener.open_whole(received, at, size, plain, ecn)
+        self.heard = now
+        return length

@@ -30,6 +30,8 @@ from proxy.session.wire import (
     NONCE,
     PING,
     PONG,
+    PONG_SIZE,
+    PONG_STRUCT,
     PREFIX,
     Flight,
     Hello,
@@ -40,6 +42,8 @@ from proxy.session.wire import (
 
 HINT_WINDOW: Final = 1 << 16
 """Counters behind the last sent that a HINT may name: a receiver's full buffer holds thousands."""
+
+_COUNT: Final = (1 << 32) - 1
 
 _HINT_BUCKETS: Final = 1024
 _HINTS_A_BUCKET: Final = 4
@@ -175,7 +179,7 @@ class SessionTable:
 
     def control(self, session: Session, plain: memoryview, source: Endpoint, now: float) -> None:
         """Act on a control record that opened (prefix and body); raises `Dropped` for what is none for us."""
-        kind, body = plain[0], bytes(plain[PREFIX : PREFIX + NONCE])
+        kind, body = plain[0], bytes(plain[PREFIX : PREFIX + PONG_SIZE])
         self.received[CONTROL] += 1
         if kind in {PING, PONG} and len(body) < NONCE:
             raise Dropped(Drop.PACKET_MALFORMED, "PING or PONG without its 8 bytes")
@@ -184,16 +188,23 @@ class SessionTable:
             self._registry.seal_control(session, CONFIRM, now)
         elif kind == PING:
             # Where it came from: its sender may be asking whether that address is reached.
-            self._registry.seal_control(session, PONG, now, body, source)
+            session.opener.expire(now)
+            counts = session.opener.large & _COUNT, session.opener.incomplete & _COUNT
+            answer = PONG_STRUCT.pack(body[:NONCE], *counts)
+            self._registry.seal_control(session, PONG, now, answer, source)
             if source != session.endpoint:
                 # Who sends a copy from an address of his own must not take the answer away.
-                self._registry.seal_control(session, PONG, now, body)
+                self._registry.seal_control(session, PONG, now, answer)
         elif kind == PONG:
             self._upkeep.answered(session, body, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
         elif kind != CONFIRM or session.is_initiator:
             raise Dropped(Drop.UNKNOWN_KIND, "in general, or from its sender's role")
+
+    def ask_loss(self, session: Session, now: float) -> None:
+        """Ask what became of the records of several datagrams; when `RecordLimit.due` has come and one is sent."""
+        self._upkeep.ask_loss(session, now)
 
     def heard_from(self, session: Session, source: Endpoint, now: float) -> None:
         """Note that a session's record came from another address than the one in use."""

@@ -14,7 +14,7 @@ from proxy.session.record import REKEY_BLOCKS
 from proxy.session.registry import Registry
 from proxy.session.session import Session
 from proxy.session.trial import PAUSE, Outcome, Trial
-from proxy.session.wire import NONCE, PING, RECORD_OVERHEAD
+from proxy.session.wire import NONCE, PING, PONG_SIZE, PONG_STRUCT, RECORD_OVERHEAD
 
 KEEP_ALIVE: Final = 20.0
 """Seconds of silence after which a peer is asked for a sign of life: below a NAT's usual 30 s for UDP."""
@@ -72,8 +72,19 @@ class Upkeep:
             when = now + spread * self._registry.fraction()
             self._registry.timers.at(when, partial(self._renew_once, session.index))
 
-    def answered(self, session: Session, nonce: bytes, now: float) -> None:
-        """Take a PONG's body."""
+    def ask_loss(self, session: Session, now: float) -> None:
+        """Ask how many records of several datagrams have opened."""
+        nonce = self._registry.nonce()
+        session.limit.relax(now)
+        session.limit.ask(nonce, session.sealer.large, now)
+        self._ping(session, nonce, now)
+
+    def answered(self, session: Session, body: bytes, now: float) -> None:
+        """Take a PONG's body; without counts, as one of version 1 may be, it says nothing about loss."""
+        nonce = body[:NONCE]
+        if len(body) == PONG_SIZE:
+            _, opened, incomplete = PONG_STRUCT.unpack(body)
+            session.limit.answered(nonce, opened, incomplete, now)
         session.path.answered(nonce, now)
         self._ask_size(session, now)
         if session.trial is not None:

@@ -25,13 +25,18 @@ RECORD_HEADER: Final = 24
 CANONICAL_HEADER: Final = 16
 TAG: Final = 16
 PREFIX: Final = 4
-"""Sealed in front of each body: kind, a zero, inner segment size."""
+"""Sealed in front of each body: kind, flags and inner segment size (both 0 but for packets)."""
 
 RECORD_OVERHEAD: Final = RECORD_HEADER + PREFIX + TAG
 """What a record of one datagram adds to its body."""
 
 NONCE: Final = 8
 """Random bytes at the beginning of a PING's body, which its PONG repeats."""
+
+PONG_STRUCT: Final = Struct(f">{NONCE}sII")
+"""Body of a PONG: the PING's bytes, records of several datagrams that opened, and that were given up incomplete."""
+
+PONG_SIZE: Final = PONG_STRUCT.size
 
 PACKET, DONE, CONFIRM, CLOSE, PING, PONG = range(6)
 """Kinds of records."""
@@ -43,6 +48,7 @@ _FLIGHT = Struct(f">BBBBIQQ{COOKIE_SIZE}sIQHH")
 _HINT = Struct(">BBHIQ")
 RECORD_STRUCT: Final = Struct(">BBHIQ8s")
 CANONICAL_STRUCT: Final = Struct(">BBHIQ")
+PREFIX_STRUCT: Final = Struct(">BBH")
 
 FLIGHT_HEADER: Final = _FLIGHT.size
 HINT_SIZE: Final = _HINT.size

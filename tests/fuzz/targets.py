@@ -42,7 +42,8 @@ from proxy.packet.ecn import decapsulate, inner_ecn
 from proxy.packet.ip import parse_packet
 from proxy.packet.too_big import may_split, too_big
 from proxy.session.keys import DirectionKeys
-from proxy.session.record import Opener, Sealer, SealingBuffer, check_record_length, datagrams
+from proxy.session.pieces import SealingBuffer, datagrams, piece_size
+from proxy.session.record import Opener, Sealer
 from proxy.session.tls import TlsEnd, make_context
 from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
 from proxy.settings import parse_settings
@@ -86,13 +87,13 @@ def text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
 
 def open_record(data: bytes) -> None:
     datagram, opener = memoryview(data), Opener(KEYS)
-    check_record_length(datagram)
-    opener.open(datagram, memoryview(bytearray(70_000)), 0.0)
+    opener.open(datagram, piece_size(datagram), memoryview(bytearray(70_000)), 0.0)
 
 
 def record_seeds() -> list[bytes]:
     sealer = Sealer(KEYS, 7, SealingBuffer())
-    return [*datagrams(sealer.seal(b"\0" * 60, 1452)), *datagrams(sealer.seal(bytes(3000), 1452))]
+    small, large = bytes(sealer.seal(bytes(60), 1452)), bytes(sealer.seal(bytes(3000), 1452))
+    return [small, *map(bytes, datagrams(large, 1452))]
 
 
 def answer_tls(data: bytes) -> None:

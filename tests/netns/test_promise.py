@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from support.capture import Capture, Taps
-from support.exchanges import FAMILIES, Family, datagrams_needed, leaks, records
+from support.exchanges import FAMILIES, Family, leaks, sealed_bytes
 from support.namespaces import Fabric, Pod
 from support.project import Project
 from support.servers import start_nginx
@@ -50,8 +50,8 @@ def test_a_curl_is_read_by_everybody_without_tencrypt_and_by_nobody_with_it(
         sealed = watched(fabric, family)
         assert not leaks(sealed, REQUEST, ANSWER, b"HTTP/1.1", b"nginx")
         for capture in sealed.values():
-            assert records(capture, two, one) >= datagrams_needed(len(PAGE)), capture.point
-            assert records(capture, one, two) >= datagrams_needed(len(REQUEST)), capture.point
+            assert sealed_bytes(capture, two, one) >= len(PAGE), capture.point
+            assert sealed_bytes(capture, one, two) >= len(REQUEST), capture.point
 
 
 def test_who_is_no_member_is_left_alone(fabric: Fabric) -> None:

@@ -4,13 +4,14 @@ import gc
 
 import pytest
 from sim.world import PORT, Node, World, udp_packet
+from support.arrivals import deliver
 from support.pki import START, Authority, Leaf
 
 from proxy.drops import Drop
 from proxy.flow.waiting import MOST_FOR_ONE, MOST_IN_ALL
 from proxy.session.answers import MOST_HALF_OPEN
 from proxy.session.pair import LAST_GENERATION
-from proxy.session.record import datagrams
+from proxy.session.pieces import datagrams
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd
 from proxy.session.wire import (
@@ -66,7 +67,7 @@ def test_peer_that_answers_and_closes_in_one_batch_can_be_called_again(
     b.table.close(world.now)
     b.settle()
     for data in batch:
-        assert a.inbound.datagram(memoryview(data), (B, PORT), world.now) is None
+        assert not deliver(a.inbound, data, (B, PORT), world.now)
     a.settle()
     world.tamper = untouched
     world.run(20)
@@ -95,8 +96,7 @@ def test_refused_first_record_leaves_the_handshake_as_it_was(authority: Authorit
     a.send_packet(udp_packet(A, B, b"waits"))
     world.run(0.05)
     (session,) = b.table.sessions.values()
-    for data in datagrams(session.seal(bytes((9, 0, 0, 0)), 1200, world.now)):
-        a.receive(data, (B, PORT))
+    a.receive(bytes(session.seal(bytes((9, 0, 0, 0)), 1200, world.now)), (B, PORT))
     assert a.drops[Drop.GENERATION] == 1
     world.tamper = untouched
     world.run(20)
@@ -167,12 +167,14 @@ def test_stranger_of_the_same_64_cannot_keep_pods_from_calling(
     stranger = world.join(Authority("nobody").issue(Leaf(pod="s", addresses=("fd00::66",))))
 
     def hear_cookies_alone(
-        data: memoryview, source: tuple[str, int], now: float, _ecn: int
-    ) -> None:
+        total: int, _size: int, source: tuple[str, int], now: float, _ecn: int
+    ) -> tuple[memoryview, ...]:
+        data = stranger.inbound.buffer[:total]
         if data[0] == RETRY:
             stranger.table.receive_datagram(data, source, now)
+        return ()
 
-    monkeypatch.setattr(stranger.inbound, "datagram", hear_cookies_alone)
+    monkeypatch.setattr(stranger.inbound, "datagrams", hear_cookies_alone)
 
     def flood() -> None:
         stranger.table._calls._by_address.clear()
@@ -202,7 +204,7 @@ def test_half_open_handshakes_that_made_room_keep_no_memory(authority: Authority
         # The cookie is what a RETRY to this source says: who hears it can send this.
         cookie = b.table._answers._jar.bake(source, number, world.now)
         flight = FlightHeader(7, number, 0, cookie, 1).encode(0, 0, b"\x16")
-        b.inbound.datagram(memoryview(flight), source, world.now)
+        deliver(b.inbound, flight, source, world.now)
         b.settle()
     assert live_tls() - before <= MOST_HALF_OPEN
 
@@ -286,8 +288,7 @@ def test_inner_segment_size_that_was_not_offered_is_refused(authority: Authority
     world.run(1)
     session = a.table.current[PACKED_B]
     plain = b"\0\0\x05\xb4" + udp_packet(A, B, b"gso")
-    for data in datagrams(session.seal(plain, 1452, world.now)):
-        b.receive(data, (A, PORT))
+    b.receive(bytes(session.seal(plain, 1452, world.now)), (A, PORT))
     assert b.received == [udp_packet(A, B, b"x")]
     assert b.drops[Drop.PACKET_MALFORMED] == 1
 
@@ -299,8 +300,10 @@ def test_control_record_of_several_datagrams_is_refused(authority: Authority, ki
     world.run(1)
     session = a.table.current[PACKED_B]
     sent = b.table.sent["control"]
-    for data in datagrams(session.seal(bytes((kind, 0, 0, 0)) + bytes(60_000), 1452, world.now)):
-        b.receive(data, (A, PORT))
+    for data in datagrams(
+        session.seal(bytes((kind, 0, 0, 0)) + bytes(60_000), 1452, world.now), 1452
+    ):
+        b.receive(bytes(data), (A, PORT))
     assert b.drops[Drop.PACKET_MALFORMED] == 1
     assert b.table.sent["control"] == sent
     assert PACKED_A in b.table.current
@@ -330,5 +333,4 @@ def test_each_role_sends_its_own_words(authority: Authority) -> None:
 
 
 def sealed(node: Node, plain: bytes, peer: bytes = PACKED_B) -> bytes:
-    (data,) = datagrams(node.table.current[peer].seal(plain, 1452, node.world.now))
-    return data
+    return bytes(node.table.current[peer].seal(plain, 1452, node.world.now))

@@ -11,7 +11,7 @@ from proxy.credentials.credential import Credential
 from proxy.credentials.trust import Revocations
 from proxy.errors import Dropped, Unusable
 from proxy.session.pair import MOST_RETIRED, pair_key
-from proxy.session.record import datagrams
+from proxy.session.pieces import datagrams
 from proxy.session.wire import CLOSE, CONFIRM, DONE, PACKET, PING, PONG
 
 NAMES = {"a": "10.0.0.1", "b": "10.0.0.2", "evil": "10.0.0.3"}
@@ -106,11 +106,11 @@ class Story:
             body, kind = self.random.choice(BODIES), self.random.choice(KINDS)
             size = self.random.choice((*SIZES, len(body) + 44))
             try:
-                pieces = session.seal(bytes((kind, 0, 0, 0)) + body, size, self.world.now)
+                sealed = session.seal(bytes((kind, 0, 0, 0)) + body, size, self.world.now)
             except (Dropped, Unusable):
                 return
-            for data in datagrams(pieces):
-                self.b.receive(data, self.somewhere(EVIL), self.random.randrange(4))
+            for data in datagrams(sealed, size):
+                self.b.receive(bytes(data), self.somewhere(EVIL), self.random.randrange(4))
 
     def replay(self) -> None:
         """Send anybody what was seen, some of it with a bit turned."""

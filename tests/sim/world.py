@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_network
 
+from support.arrivals import deliver
 from support.pki import START
 
 from proxy.credentials.credential import Credential
@@ -17,8 +18,8 @@ from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, Event, SessionOpened
+from proxy.session.pieces import datagrams
 from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
-from proxy.session.record import datagrams
 from proxy.session.table import SessionTable
 from proxy.session.wire import RECORD_OVERHEAD
 
@@ -72,22 +73,20 @@ class Node:
             profile=self.profile,
         )
         self.outbound = Outbound(self.table, own, members, self.drops)
-        self.inbound = Inbound(self.table, own, self.drops)
+        self.inbound = Inbound(self.table, own, self.drops, MTU)
 
     def send_packet(self, packet: bytes) -> None:
         """Let the pod's kernel hand a packet to tenc0."""
         now = self.world.now
         frame = memoryview(bytearray(VNET_HEADER) + packet)
-        sending = self.outbound.packet(frame, now)
-        if sending is not None:
+        for sending in self.outbound.packets(frame, now):
             self._transmit(*sending)
         self.settle()
 
     def receive(self, data: bytes, source: Endpoint, ecn: int = 0) -> None:
         """Take a datagram from the network."""
-        frame = self.inbound.datagram(memoryview(data), source, self.world.now, ecn)
-        if frame is not None:
-            self.received.append(bytes(frame[VNET_HEADER:]))
+        for frame in deliver(self.inbound, data, source, self.world.now, ecn):
+            self.received.append(frame[VNET_HEADER:])
         self.settle()
 
     def settle(self) -> None:
@@ -113,9 +112,9 @@ class Node:
             self.table.handle_timer(self.world.now)
             self.settle()
 
-    def _transmit(self, pieces: list[memoryview], endpoint: Endpoint, ecn: int) -> None:
-        for data in datagrams(pieces):
-            self.world.carry(data, self._outer(endpoint), endpoint, ecn)
+    def _transmit(self, data: memoryview | bytes, size: int, endpoint: Endpoint, ecn: int) -> None:
+        for one in datagrams(data, size):
+            self.world.carry(bytes(one), self._outer(endpoint), endpoint, ecn)
 
     def _outer(self, endpoint: Endpoint) -> str:
         """Return our address of the family of ``endpoint``, as the pod's sockets are bound."""

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from support.arrivals import deliver, open_datagram
 from support.pki import START, Authority, Leaf
 
 from proxy.credentials.credential import Credential
@@ -19,7 +20,8 @@ from proxy.session.handshake import Initiator, Responder
 from proxy.session.keys import DirectionKeys, SessionKeys, derive, export_context
 from proxy.session.pair import Pair, pair_key
 from proxy.session.path_size import PathSize
-from proxy.session.record import Opener, Sealer, SealingBuffer, check_record_length, datagrams
+from proxy.session.pieces import SealingBuffer, datagrams, piece_size
+from proxy.session.record import Opener, Sealer
 from proxy.session.replay import ReplayWindow
 from proxy.session.session import Session
 from proxy.session.stream import INITIATOR_LIMIT, RESPONDER_LIMIT, InStream
@@ -71,23 +73,21 @@ def reason_of(check: Callable[[memoryview], object], data: bytes) -> str:
 
 
 def open_one(opener: Opener, data: bytes, now: float = 0.0) -> bytes:
-    plain = memoryview(bytearray(70_000))
-    check_record_length(memoryview(data))
-    return bytes(plain[: opener.open(memoryview(data), plain, now)])
+    return open_datagram(opener, data, now)
 
 
 def check_wire(case: Case) -> None:
     data = bytes.fromhex(case["datagram"]) + bytes(case["then_zeros"])
     is_record = data[:1] >= bytes((RECORD,))
     if "reason" in case:
-        check = check_record_length if is_record else parse_handshake
+        check = piece_size if is_record else parse_handshake
         assert reason_of(check, data) == case["reason"]
         return
     fields: Case = {
         k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in case["fields"].items()
     }
     if case["type"] == "RECORD":
-        check_record_length(memoryview(data))
+        piece_size(memoryview(data))
         names = ("segment", "length", "index", "counter", "token")
         expected = (RECORD + fields["n"] - 1, *(fields[name] for name in names))
         assert RECORD_STRUCT.unpack_from(data) == expected
@@ -137,7 +137,8 @@ def check_records(case: Case) -> None:
     plain = bytes((case["kind"], 0, 0, 0)) + bytes.fromhex(case["body"])
     sealer = Sealer(keys, case["keys"]["index"], SealingBuffer())
     sealer.counter = case["counter"] - 1
-    wire = datagrams(sealer.seal(plain, case["largest_datagram"]))
+    largest = case["largest_datagram"]
+    wire = [bytes(one) for one in datagrams(sealer.seal(plain, largest), largest)]
     assert [one.hex() for one in wire] == case["datagrams"]
     for order in (wire, wire[::-1]):
         opener = Opener(keys)
@@ -224,7 +225,7 @@ def receiver(case: Case) -> tuple[SessionTable, Inbound, Drops, Session]:
             index=session.index,
             now=0.0,
         )
-    return table, Inbound(table, ours.own.addresses, drops), drops, session
+    return table, Inbound(table, ours.own.addresses, drops, 1408), drops, session
 
 
 def answers(table: SessionTable, opener: Opener) -> Case | None:
@@ -253,8 +254,8 @@ def check_exchanges(case: Case) -> None:
         source = PEER if step["from"] == "peer" else ELSEWHERE
         before, delivered = drops.copy(), None
         for data in step["datagrams"]:
-            frame = inbound.datagram(memoryview(bytes.fromhex(data)), source, 0.0)
-            delivered = frame and frame[VNET_HEADER:].hex()
+            frames = deliver(inbound, bytes.fromhex(data), source, 0.0)
+            delivered = frames[0][VNET_HEADER:].hex() if frames else None
         assert delivered == step["delivered"]
         assert dict(drops - before) == ({step["reason"]: 1} if step["reason"] else {})
         assert answers(table, opener) == step["answer"]
@@ -323,7 +324,7 @@ def _opened_and_sealed_again(keys: DirectionKeys, index: int, data: bytes) -> by
     plain = open_one(Opener(keys), data)
     sealer = Sealer(keys, index, SealingBuffer())
     sealer.counter = int.from_bytes(data[8:16], "big") - 1
-    assert datagrams(sealer.seal(plain, len(data))) == [data]
+    assert sealer.seal(plain, len(data)) == data
     return plain
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from math import ceil
 from socket import SOCK_DGRAM
 from typing import Final, Literal, TypeAlias
 
@@ -108,13 +107,17 @@ EXCHANGES: Final = (
 )
 
 
-def records(capture: Capture, sender: Pod, receiver: Pod) -> int:
-    """Count the sealed records on their way; one session of a family carries packets of both."""
+def sealed_bytes(capture: Capture, sender: Pod, receiver: Pod) -> int:
+    """Count the bytes of records on their way, however many datagrams a capture shows as one.
+
+    One session of a family carries packets of both.
+    """
     ways = [(ip_address(address(sender, f)), ip_address(address(receiver, f))) for f in FAMILIES]
     return sum(
-        datagram.payload[:1] >= bytes((_FIRST_RECORD_TYPE,))
+        len(datagram.payload)
         for datagram in capture.datagrams()
-        if (datagram.packet.source, datagram.packet.destination) in ways
+        if datagram.payload[:1] >= bytes((_FIRST_RECORD_TYPE,))
+        and (datagram.packet.source, datagram.packet.destination) in ways
     )
 
 
@@ -137,8 +140,3 @@ def _plain_kind(frame: bytes) -> str | None:
     packet = parse_packet(frame) if kind != "malformed" else None
     ends = {str(packet.source), str(packet.destination)} if packet else set()
     return None if ends & {BRIDGE_IPV4, BRIDGE_IPV6} else kind
-
-
-def datagrams_needed(size: int) -> int:
-    """Count the datagrams without which so many bytes cannot be carried."""
-    return ceil(size / LARGEST_TUNNEL_MTU)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final, Self
 
+from support.arrivals import deliver
 from support.capture import SESSION_PORT
 from support.namespaces import Pod
 from support.processes import HarnessError
@@ -21,10 +22,10 @@ from proxy.drivers import ca_client, clock
 from proxy.drops import Drops
 from proxy.inbound import Inbound
 from proxy.session.events import SessionOpened
-from proxy.session.record import datagrams
+from proxy.session.pieces import datagrams
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
-from proxy.session.wire import PREFIX
+from proxy.session.wire import PREFIX, RECORD_OVERHEAD
 
 LARGEST: Final = 1452
 """Bytes of UDP payload over IPv6 on an interface of 1,500."""
@@ -81,7 +82,9 @@ class Rogue:
             wall_offset=self._offset,
             largest=LARGEST,
         )
-        self._inbound = Inbound(self._table, self._credential.own.addresses, Drops())
+        self._inbound = Inbound(
+            self._table, self._credential.own.addresses, Drops(), LARGEST - RECORD_OVERHEAD
+        )
 
     def handshake(self, victim: Pod) -> Session:
         """Complete a handshake with the victim, beside what there is; the session, confirmed."""
@@ -132,12 +135,13 @@ class Rogue:
             pause = min(give_up, now + 0.1 if due is None else due) - now
             if select.select([self._socket], [], [], max(0.0, pause))[0]:
                 data, source = self._socket.recvfrom(CHUNK)
-                self._inbound.datagram(memoryview(data), source, clock.monotonic())
+                deliver(self._inbound, data, source, clock.monotonic())
             self._table.handle_timer(clock.monotonic())
 
     def seal(self, session: Session, plain: bytes, size: int = LARGEST) -> list[bytes]:
         """Seal prefix and body as they are; the datagrams."""
-        return datagrams(session.seal(plain, size, clock.monotonic()))
+        sealed = session.seal(plain, size, clock.monotonic())
+        return [bytes(one) for one in datagrams(sealed, size)]
 
     def send(self, session: Session, *records: bytes) -> int:
         """Send datagrams to where the session's peer is; how many."""

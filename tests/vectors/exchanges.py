@@ -16,7 +16,7 @@ HERE6, THERE6 = "fd00::1", "fd00::2"
 """The receiver's own addresses and those that its peer's certificate names."""
 
 NONCE: Final = bytes(range(0x50, 0x58))
-_UDP: Final = 17
+_TCP, _UDP = 6, 17
 
 
 @dataclass
@@ -85,13 +85,14 @@ def exchanges(draw: random.Random) -> list[Case]:
         _control(receiver)
         _prefixes(receiver)
         _packets(receiver)
+        _super_packets(receiver)
         _forbidden(receiver)
         cases += [{**case, "name": f"{case['name']}; {suite}"} for case in receiver.cases]
     return cases
 
 
-def _plain(kind: int, body: bytes = b"", zero: int = 0, segment_size: int = 0) -> bytes:
-    return pack(">BBH", kind, zero, segment_size) + body
+def _plain(kind: int, body: bytes = b"", flags: int = 0, segment_size: int = 0) -> bytes:
+    return pack(">BBH", kind, flags, segment_size) + body
 
 
 def _done(generation: int) -> bytes:
@@ -134,7 +135,7 @@ def _confirmation(one: _Receiver) -> None:
 
 
 def _control(one: _Receiver) -> None:
-    pong = ("PONG", NONCE)
+    pong = ("PONG", NONCE + bytes(8))
     one.step(_plain(PING, NONCE), answer=pong)
     one.step(_plain(PING, NONCE + bytes(1400 - 8)), answer=pong)
     one.step(_plain(PING, NONCE), answer=pong, elsewhere=True, both_ways=True)
@@ -167,11 +168,14 @@ def _control(one: _Receiver) -> None:
 
 def _prefixes(one: _Receiver) -> None:
     packet = udp(THERE4, HERE4)
-    for kind, body in ((PACKET, packet), (PING, NONCE), (CLOSE, b"")):
-        one.step(_plain(kind, body, zero=1), reason="packet_malformed")
+    for kind, body in ((PING, NONCE), (CLOSE, b"")):
+        one.step(_plain(kind, body, flags=1), reason="packet_malformed")
         one.step(_plain(kind, body, segment_size=1), reason="packet_malformed")
         one.step(_plain(kind, body, segment_size=0x100), reason="packet_malformed")
         one.case(f"kind {kind}: the prefix's other bytes are zero", "responder", confirmed=True)
+    one.step(_plain(PACKET, packet, flags=2), reason="packet_malformed")
+    one.step(_plain(PACKET, packet, flags=0x81), reason="packet_malformed")
+    one.case("no other flag of a packet", "responder", confirmed=True)
     one.step(_plain(CONFIRM, segment_size=1), reason="packet_malformed")
     one.case("and confirm nothing", "responder", confirmed=False, after="unconfirmed")
     for size in (1, 2, 3):
@@ -199,6 +203,36 @@ def _packets(one: _Receiver) -> None:
     one.step(_plain(PACKET, udp(THERE6, HERE6)[:-1]), reason="packet_malformed")
     one.step(_plain(PACKET, b"\x55" + packet[1:]), reason="packet_malformed")
     one.case("only the peer's, to us, whole", "responder", confirmed=True)
+
+
+def _super_packets(one: _Receiver) -> None:
+    for there, here, headers in ((THERE4, HERE4, 28), (THERE6, HERE6, 48)):
+        packet = udp(there, here, bytes(3000))
+        one.step(_plain(PACKET, udp(there, here), flags=1), delivered=udp(there, here))
+        for size in (1408 - headers, 1500 - 28, 1500, 3000, 24, 23, 1):
+            # 2 to 128 segments, each of which fits the receiver's MTU of 1,408 with its headers.
+            good = 24 <= size <= 1408 - headers
+            super_packet = _plain(PACKET, packet, 1, size)
+            answer = {"delivered": packet} if good else {"reason": "packet_malformed"}
+            one.step(super_packet, n=3, **answer)
+        one.step(_plain(PACKET, packet, 0, 1000), n=3, reason="packet_malformed")
+    one.case("segments", "responder", confirmed=True)
+    for packet in (
+        ipv4(1, b"\0\0" + bytes(98)),
+        ipv4(_UDP, pack(">HHHH", 1, 2, 99, 0) + bytes(92)),
+        ipv4(_TCP, bytes(12) + b"\x40" + bytes(87)),
+        ipv4(_TCP, bytes(12) + b"\xf0" + bytes(30)),
+        _fragment(udp(THERE4, HERE4, bytes(92)), 0x20, 0),
+        _fragment(udp(THERE4, HERE4, bytes(92)), 0, 1),
+        ipv6(60, bytes((_UDP, 0)) + bytes(6) + pack(">HHHH", 1, 2, 100, 0) + bytes(92)),
+    ):
+        one.step(_plain(PACKET, packet, 1), reason="packet_malformed")
+        one.step(_plain(PACKET, packet, 1, 50), reason="packet_malformed")
+    one.case("only of TCP and UDP right behind IP, whole", "responder", confirmed=True)
+
+
+def _fragment(packet: bytes, high: int, low: int) -> bytes:
+    return packet[:6] + bytes((high, low)) + packet[8:]
 
 
 def _forbidden(one: _Receiver) -> None:

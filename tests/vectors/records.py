@@ -45,7 +45,7 @@ def records(draw: random.Random) -> list[Case]:
         keys = draw_keys(draw, suite)
         for name, counter, size, largest, n in shapes:
             plain = bytes(4) + draw.randbytes(size)
-            datagrams = ref.seal(keys, counter, plain, n)
+            datagrams = ref.seal(keys, counter, plain, n, largest - 24 if n > 1 else 0)
             if max(map(len, datagrams)) > largest:
                 raise ValueError(f"{name}: {max(map(len, datagrams))} bytes")
             cases.append(
@@ -188,6 +188,11 @@ def _pieces(steps: _Steps) -> None:
     steps.step(b, KEPT)
     steps.step(c, "opened", plain)
     steps.case("another n and another length under the same counter")
+    steps.step(a, KEPT)
+    steps.step(ref.seal(keys, 9, plain, 3, 100)[0], "reassembly")
+    steps.step(b, KEPT)
+    steps.step(c, "opened", plain)
+    steps.case("another size of pieces under the same counter")
 
 
 def _late_pieces(steps: _Steps) -> None:

@@ -109,14 +109,14 @@ class Keys:
     index: int
 
 
-def seal(keys: Keys, counter: int, plain: bytes, n: int = 1) -> list[bytes]:
-    """Return the ``n`` datagrams of a record; ``plain`` is prefix and body."""
+def seal(keys: Keys, counter: int, plain: bytes, n: int = 1, piece: int = 0) -> list[bytes]:
+    """Return the ``n`` datagrams of a record, with pieces of ``piece`` bytes or alike; ``plain`` is prefix and body."""
     length = len(plain) + TAG
     header = pack(">BBHIQ", 128 + n - 1, 0, length, keys.index, counter)
     nonce = bytes(a ^ b for a, b in zip(keys.iv, counter.to_bytes(12, "big"), strict=True))
     cipher = AESGCM(keys.key) if keys.suite == GCM else ChaCha20Poly1305(keys.key)
     sealed = cipher.encrypt(nonce, plain, header)
-    piece = -(-length // n)
+    piece = piece or -(-length // n)
     return [
         record_datagram(
             n,

@@ -94,6 +94,9 @@ def _good_records() -> list[Case]:
         ("last of three", 3, 2, 1000, 332),
         ("first of 64", 64, 0, 65_483, 1024),
         ("last of 64", 64, 63, 65_483, 971),
+        ("first of two, the last one byte", 2, 0, 1001, 1000),
+        ("last of two, one byte", 2, 1, 1001, 1),
+        ("last of three, pieces of 450", 3, 2, 1000, 100),
     ]
     most = (1 << 64) - 1
     return [
@@ -167,6 +170,9 @@ def _bad_records() -> list[Case]:
         ("first of two with the last's size", 2, 0, 1001, 500),
         ("last of two with the first's size", 2, 1, 1001, 501),
         ("third of two", 2, 2, 1001, 500),
+        ("first of two that leaves nothing", 2, 0, 1000, 1000),
+        ("last of three whose others differ", 3, 2, 1000, 101),
+        ("last of three larger than the others", 3, 2, 1000, 400),
         ("segment 64 of 64", 64, 64, 65_483, 971),
         ("type 192", 65, 0, 650, 10),
     ]

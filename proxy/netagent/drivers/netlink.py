@@ -24,7 +24,16 @@ from pyroute2.netlink.exceptions import (  # type: ignore[import-untyped]  # car
 )
 
 from proxy.netagent.errors import MachineLacksError, NetAgentError
-from proxy.netagent.plan import PROTOCOL, RULE_PREFERENCE, TABLE, Address, Network, Route
+from proxy.netagent.plan import (
+    MOST_SEGMENTS,
+    PROTOCOL,
+    RULE_PREFERENCE,
+    SUPER_PACKET,
+    TABLE,
+    Address,
+    Network,
+    Route,
+)
 
 FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
@@ -121,7 +130,7 @@ class Netlink:
         return next((link for link in self.links() if link.name == name), None)
 
     def bring_up(self, link: Link, mtu: int) -> None:
-        """Set MTU and state, without the link-local address that a device gets by itself."""
+        """Set MTU, largest super-packets and state, without the link-local address that a device gets by itself."""
         with _asking(f"set up {link.name}"):
             if link.has_ipv6:
                 mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]}
@@ -129,6 +138,12 @@ class Netlink:
                     "set", index=link.index, IFLA_AF_SPEC={"attrs": [("AF_INET6", mode)]}
                 )
             self._route.link("set", index=link.index, mtu=mtu, state="up")
+            self._route.link(
+                "set",
+                index=link.index,
+                IFLA_GSO_MAX_SIZE=SUPER_PACKET,
+                IFLA_GSO_MAX_SEGS=MOST_SEGMENTS,
+            )
 
     def set_alias(self, link: Link, alias: str) -> None:
         """Set the text that `ip link` shows as alias."""

@@ -41,7 +41,7 @@ def arrived(session: SessionSocket) -> tuple[int, bytes, int]:
     buffer = memoryview(bytearray(2000))
     received = lane.receive(buffer)
     assert received is not None
-    size, _, ecn = received
+    size, _, _, ecn = received
     assert lane.receive(buffer) is None
     return session.lanes.index(lane), bytes(buffer[:size]), ecn
 
@@ -90,7 +90,7 @@ def test_all_that_is_sent_comes_from_the_session_port(
     session: SessionSocket, peer: socket.socket
 ) -> None:
     for ecn in range(4):
-        assert session.send(b"answer", peer.getsockname()[:2], ecn)
+        assert session.send(b"answer", 6, peer.getsockname()[:2], ecn)
         data, source = peer.recvfrom(100)
         assert (data, source) == (b"answer", peer.getpeername())
 
@@ -98,7 +98,7 @@ def test_all_that_is_sent_comes_from_the_session_port(
 def test_ecn_field_is_read_and_written(session: SessionSocket) -> None:
     own = session.lanes[0].socket.getsockname()[:2]
     for ecn in range(4):
-        assert session.send(bytes((RECORD, ecn)), own, ecn)
+        assert session.send(bytes((RECORD, ecn)), 2, own, ecn)
         assert arrived(session) == (RECORDS, bytes((RECORD, ecn)), ecn)
 
 

@@ -1,0 +1,61 @@
+"""Cutting a super-packet into smaller ones, as the kernel's own segmentation does (net/ipv4/tcp_offload.c's rules).
+
+For a path that loses datagrams, and for a tenc0 that does not take what a peer may send.
+"""
+
+from collections.abc import Iterator
+
+from proxy.packet.checksum import CHECKSUM_AT, TCP, add, pseudo_header
+from proxy.packet.transport import Transport
+
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+
+
+def split(
+    packet: memoryview, transport: Transport, size: int, most: int
+) -> Iterator[tuple[bytearray, int]]:
+    """Yield packets of up to ``most`` segments of ``size`` bytes, and the segment size of each: 0 for a single one.
+
+    Their TCP or UDP checksums stay unfinished. ``packet`` is a super-packet that `leave` or `arrive` took.
+    """
+    head, payload = packet[: transport.payload], packet[transport.payload :]
+    step = most * size
+    for at in range(0, len(payload), step):
+        part = bytearray(head) + payload[at : at + step]
+        last = at + step >= len(payload)
+        _number(part, transport, at, size, last=last)
+        _measure(part, transport)
+        yield part, size if len(part) - transport.payload > size else 0
+
+
+def _number(part: bytearray, transport: Transport, at: int, size: int, *, last: bool) -> None:
+    """Give a part the identification, sequence number and flags of its place."""
+    if part[0] >> 4 == 4:
+        _increase(part, 4, 2, at // size)
+    if transport.protocol == TCP:
+        _increase(part, transport.at + 4, 4, at)
+        # FIN and PSH belong to the last byte, CWR (RFC 3168 6.1.2) to the first segment.
+        drop = (0 if last else _FIN | _PSH) | (_CWR if at else 0)
+        part[transport.at + 13] &= ~drop & 0xFF
+
+
+def _measure(part: bytearray, transport: Transport) -> None:
+    """Set lengths, the IPv4 header's checksum, and the unfinished one of TCP or UDP."""
+    size = len(part)
+    if part[0] >> 4 == 4:
+        part[2:4] = size.to_bytes(2, "big")
+        part[10:12] = bytes(2)
+        part[10:12] = (~add(part[: transport.at]) & 0xFFFF).to_bytes(2, "big")
+    else:
+        part[4:6] = (size - transport.at).to_bytes(2, "big")
+    upper = size - transport.at
+    if transport.protocol != TCP:
+        part[transport.at + 4 : transport.at + 6] = upper.to_bytes(2, "big")
+    where = transport.at + CHECKSUM_AT[transport.protocol]
+    pseudo = pseudo_header(memoryview(part), transport.protocol, upper)
+    part[where : where + 2] = pseudo.to_bytes(2, "big")
+
+
+def _increase(part: bytearray, at: int, width: int, amount: int) -> None:
+    value = int.from_bytes(part[at : at + width], "big") + amount
+    part[at : at + width] = (value & ((1 << 8 * width) - 1)).to_bytes(width, "big")

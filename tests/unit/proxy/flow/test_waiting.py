@@ -1,0 +1,58 @@
+"""Packets that wait: in order, and within bounds that super-packets cannot stretch."""
+
+import pytest
+
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.flow.waiting import (
+    BYTES_FOR_ONE,
+    BYTES_IN_ALL,
+    MOST_FOR_ONE,
+    MOST_IN_ALL,
+    WaitingPackets,
+)
+
+
+def fill(waiting: WaitingPackets, address: bytes, plain: bytes) -> int:
+    """Add until one is refused; how many were taken."""
+    taken = 0
+    try:
+        while True:
+            waiting.add(address, plain)
+            taken += 1
+    except Dropped as dropped:
+        assert dropped.reason is Drop.QUEUE_FULL
+    return taken
+
+
+def test_packets_leave_in_order_and_make_room() -> None:
+    waiting = WaitingPackets()
+    for number in range(MOST_FOR_ONE):
+        waiting.add(b"a", bytes((number,)))
+    with pytest.raises(Dropped):
+        waiting.add(b"a", b"x")
+    assert list(waiting.take(b"a")) == [bytes((number,)) for number in range(MOST_FOR_ONE)]
+    assert b"a" not in waiting
+    assert fill(waiting, b"a", b"x") == MOST_FOR_ONE
+
+
+def test_packets_in_all_are_bounded() -> None:
+    waiting = WaitingPackets()
+    taken = sum(fill(waiting, bytes((number,)), b"x") for number in range(100))
+    assert taken == MOST_IN_ALL
+
+
+def test_bytes_for_one_address_are_bounded() -> None:
+    waiting = WaitingPackets()
+    assert fill(waiting, b"a", bytes(61_000)) == BYTES_FOR_ONE // 61_000
+    waiting.take(b"a")
+    assert fill(waiting, b"a", bytes(61_000)) == BYTES_FOR_ONE // 61_000
+
+
+def test_bytes_in_all_are_bounded() -> None:
+    waiting = WaitingPackets()
+    taken = sum(fill(waiting, bytes((number,)), bytes(61_000)) for number in range(100))
+    assert taken == BYTES_IN_ALL // 61_000
+    for number in range(100):
+        waiting.take(bytes((number,)))
+    assert fill(waiting, b"a", bytes(61_000)) == BYTES_FOR_ONE // 61_000
