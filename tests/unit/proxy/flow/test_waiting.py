@@ -16,12 +16,16 @@ from proxy.flow.waiting import (
 def fill(waiting: WaitingPackets, address: bytes, plain: bytes) -> int:
     """Add until one is refused; how many were taken."""
     taken = 0
-    try:
+
+    def without_end() -> None:
+        nonlocal taken
         while True:
             waiting.add(address, plain)
             taken += 1
-    except Dropped as dropped:
-        assert dropped.reason is Drop.QUEUE_FULL
+
+    with pytest.raises(Dropped) as caught:
+        without_end()
+    assert caught.value.reason is Drop.QUEUE_FULL
     return taken
 
 
