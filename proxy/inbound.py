@@ -129,9 +129,9 @@ class Inbound:
             return None
         packet = plain[PREFIX:]
         self._check(session, packet)
-        header = arrive(packet, flags, segment, self._mtu)
+        header, count = arrive(packet, flags, segment, self._mtu)
         decapsulate(packet, session.opener.ecn)
-        session.packets_in += -(-len(packet) // segment) if segment else 1
+        session.packets_in += count
         session.bytes_in += len(packet)
         self._frame[:VNET_HEADER] = header
         return self._frame[: HEADROOM + length]

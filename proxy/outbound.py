@@ -19,7 +19,7 @@ from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
 from proxy.packet.segments import split
 from proxy.packet.too_big import may_split, too_big
-from proxy.packet.transport import find_transport
+from proxy.packet.transport import Transport, find_transport
 from proxy.packet.virtio import UNFINISHED, VNET_HEADER, leave
 from proxy.session.cookie import Endpoint
 from proxy.session.pieces import LARGEST_SEND
@@ -121,9 +121,10 @@ class Outbound:
             else:
                 if now >= session.limit.due:
                     self._table.ask_loss(session, now)
-                for part in self._parts(session, plain, segment, size):
+                transport = _transport(packet)
+                for part in self._parts(session, plain, transport, size):
                     yield session.seal(part, size, now), size, session.endpoint, ecn
-                session.packets_out += -(-len(packet) // segment)
+                session.packets_out += -(-(len(packet) - transport.payload) // segment)
         except Unusable:
             self._table.remove(session, "ended")
             return True
@@ -131,13 +132,10 @@ class Outbound:
         return False
 
     def _parts(
-        self, session: Session, plain: memoryview, segment: int, size: int
+        self, session: Session, plain: memoryview, transport: Transport, size: int
     ) -> Iterator[memoryview | bytes]:
         """Yield a super-packet behind its prefix as what one record each may carry."""
-        packet = plain[PREFIX:]
-        transport = find_transport(packet)
-        if transport is None:
-            raise RuntimeError("a super-packet has a transport header: `leave` looked")
+        packet, segment = plain[PREFIX:], plain[2] << 8 | plain[3]
         if transport.payload + segment + RECORD_OVERHEAD > size:
             self._refuse_size(packet, size - RECORD_OVERHEAD)
         most = min(session.limit.most, LARGEST_SEND // size)
@@ -154,3 +152,10 @@ class Outbound:
         if error is not None:
             self.replies.append(bytes(VNET_HEADER) + error)
         raise Dropped(Drop.TOO_BIG, f"{len(packet)} bytes where {fits} fit")
+
+
+def _transport(packet: memoryview) -> Transport:
+    found = find_transport(packet)
+    if found is None:
+        raise RuntimeError("a super-packet has a transport header: `leave` looked")
+    return found

@@ -55,24 +55,26 @@ def leave(frame: memoryview) -> tuple[int, int]:
     return UNFINISHED, size if len(packet) - transport.payload > size else 0
 
 
-def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> bytes:
-    """Return the header for a parsed packet that a peer sealed with ``flags`` and segment ``size``.
+def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> tuple[bytes, int]:
+    """Return header and number of packets for a parsed packet that a peer sealed with ``flags`` and segment ``size``.
 
     Raises `Dropped` (PACKET_MALFORMED) unless each segment fits ``mtu`` and there are 2 to 128 of them.
     """
     if not flags and not size:
-        return _PLAIN
+        return _PLAIN, 1
     transport = find_transport(packet)
     if flags != UNFINISHED or transport is None:
         raise Dropped(Drop.PACKET_MALFORMED, "flags")
-    kind = _NONE
+    kind, count = _NONE, 1
     if size:
         carried = len(packet) - transport.payload
         if not size < carried <= MOST_SEGMENTS * size or transport.payload + size > mtu:
             raise Dropped(Drop.PACKET_MALFORMED, "segment size")
+        count = -(-carried // size)
         kind = _segmentation(packet, transport.protocol, transport.at)
     checksum_at = CHECKSUM_AT[transport.protocol]
-    return _HEADER.pack(_NEEDS_CHECKSUM, kind, transport.payload, size, transport.at, checksum_at)
+    header = _HEADER.pack(_NEEDS_CHECKSUM, kind, transport.payload, size, transport.at, checksum_at)
+    return header, count
 
 
 def _segmentation(packet: memoryview, protocol: int, at: int) -> int:

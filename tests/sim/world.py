@@ -54,6 +54,7 @@ class Node:
         self.packed = ip_address(address).packed
         self.own = credential.own.address_texts()
         self.received: list[bytes] = []
+        self.frames: list[bytes] = []  # the same behind their virtio headers
         self.told: list[bytes] = []  # ICMP errors for the pod's own applications
         self.events: list[Event] = []
         self.start()
@@ -77,9 +78,12 @@ class Node:
 
     def send_packet(self, packet: bytes) -> None:
         """Let the pod's kernel hand a packet to tenc0."""
-        now = self.world.now
-        frame = memoryview(bytearray(VNET_HEADER) + packet)
-        for sending in self.outbound.packets(frame, now):
+        self.send_frame(bytes(VNET_HEADER) + packet)
+
+    def send_frame(self, frame: bytes) -> None:
+        """Let it hand over a virtio header and packet."""
+        view = memoryview(bytearray(frame))
+        for sending in self.outbound.packets(view, self.world.now):
             self._transmit(*sending)
         self.settle()
 
@@ -87,6 +91,7 @@ class Node:
         """Take a datagram from the network."""
         for frame in deliver(self.inbound, data, source, self.world.now, ecn):
             self.received.append(frame[VNET_HEADER:])
+            self.frames.append(frame)
         self.settle()
 
     def settle(self) -> None:

@@ -106,7 +106,7 @@ def test_super_packet_keeps_its_header_from_kernel_to_kernel(
     found = find_transport(memoryview(packet))
     assert found is not None
     expected = pack("=BBHHHH", 1, kind, found.payload, size, found.at, CHECKSUM_AT[found.protocol])
-    assert arrive(memoryview(packet), UNFINISHED, size, MTU) == expected
+    assert arrive(memoryview(packet), UNFINISHED, size, MTU) == (expected, count)
 
 
 @given(connection=connections, payload=st.binary(max_size=1300))
@@ -115,15 +115,15 @@ def test_unfinished_checksum_is_left_to_the_receiving_kernel(
 ) -> None:
     packet = unfinished(connection.packet(payload))
     assert leave(memoryview(frame(packet))) == (UNFINISHED, 0)
-    header = arrive(memoryview(packet), UNFINISHED, 0, MTU)
-    assert (header[0], header[1]) == (1, NONE)
+    header, count = arrive(memoryview(packet), UNFINISHED, 0, MTU)
+    assert (header[0], header[1], count) == (1, NONE, 1)
 
 
 @pytest.mark.parametrize("flags", [0, 2])
 def test_finished_packet_needs_no_header(flags: int) -> None:
     packet = Connection(*V4, TCP).packet(b"data")
     assert leave(memoryview(frame(packet, flags=flags))) == (0, 0)
-    assert arrive(memoryview(packet), 0, 0, MTU) == bytes(VNET_HEADER)
+    assert arrive(memoryview(packet), 0, 0, MTU) == (bytes(VNET_HEADER), 1)
 
 
 def test_checksum_that_the_receiver_could_not_finish_is_finished_here() -> None:
@@ -179,7 +179,8 @@ def test_segments_too_many_too_few_or_too_large_are_refused(size: int) -> None:
 @pytest.mark.parametrize("size", [24, MTU - 40])
 def test_segments_at_the_bounds_are_taken(size: int) -> None:
     packet = memoryview(unfinished(Connection(*V4, TCP).packet(bytes(3000))))
-    assert arrive(packet, UNFINISHED, size, MTU)[1] == TCPV4
+    header, count = arrive(packet, UNFINISHED, size, MTU)
+    assert (header[1], count) == (TCPV4, -(-3000 // size))
 
 
 def refused(call: object) -> Drop:
