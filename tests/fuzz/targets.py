@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from fuzz import data_path
 from support.pki import START, Authority, Leaf
 
 from ca.messages import (
@@ -38,12 +39,6 @@ from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
 from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.errors import Dropped
-from proxy.packet.ecn import decapsulate, inner_ecn
-from proxy.packet.ip import parse_packet
-from proxy.packet.too_big import may_split, too_big
-from proxy.session.keys import DirectionKeys
-from proxy.session.pieces import SealingBuffer, datagrams, piece_size
-from proxy.session.record import Opener, Sealer
 from proxy.session.tls import TlsEnd, make_context
 from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
 from proxy.settings import parse_settings
@@ -51,7 +46,6 @@ from proxy.settings_source import SettingsError
 from proxy.status import draw
 
 WALL = START.timestamp() + 60
-KEYS = DirectionKeys(b"k" * 32, b"i" * 12, b"h" * 32, "TLS_AES_256_GCM_SHA384")
 CLAIMS = JoinClaims(
     "0123456789abcdef",
     "shop.example",
@@ -85,17 +79,6 @@ def text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: parse(data.decode("utf-8", "surrogateescape"))
 
 
-def open_record(data: bytes) -> None:
-    datagram, opener = memoryview(data), Opener(KEYS)
-    opener.open(datagram, piece_size(datagram), memoryview(bytearray(70_000)), 0.0)
-
-
-def record_seeds() -> list[bytes]:
-    sealer = Sealer(KEYS, 7, SealingBuffer())
-    small, large = bytes(sealer.seal(bytes(60), 1452)), bytes(sealer.seal(bytes(3000), 1452))
-    return [small, *map(bytes, datagrams(large, 1452))]
-
-
 def answer_tls(data: bytes) -> None:
     TlsEnd(CONTEXT, POD.own, called=None, wall=WALL).step(data)
 
@@ -124,30 +107,6 @@ def certificate(data: bytes) -> None:
     except UNREADABLE:
         return
     parse_pod_certificate(parsed)
-
-
-def packet(data: bytes) -> None:
-    """All that the data path does with an inner packet, on its way in and out."""
-    parse_packet(memoryview(data))
-    may_split(memoryview(data))
-    inner_ecn(memoryview(data))
-    error = too_big(memoryview(data), 1200)
-    if error is not None:
-        parse_packet(memoryview(error))
-    for outer in range(4):
-        arrived = memoryview(bytearray(data))
-        with contextlib.suppress(Dropped):
-            decapsulate(arrived, outer)
-        parse_packet(arrived)
-
-
-def packet_seeds() -> list[bytes]:
-    v4 = bytes.fromhex("4500001c000000004011000000000000") + bytes(4)
-    return [
-        v4 + bytes(8),
-        b"\x60\0\0\0\0\x08\x11\x40" + bytes(40),
-        b"\x60\0\0\0\0\x08\0\x40" + bytes(32) + b"\x11" + bytes(7),
-    ]
 
 
 def csr_seed() -> list[bytes]:
@@ -195,8 +154,11 @@ TARGETS: dict[str, Target] = {
             Hint(1, 2).encode(),
         ],
     ),
-    "record": Target(open_record, (Dropped,), record_seeds),
-    "packet": Target(packet, (Dropped,), packet_seeds),
+    "record": Target(data_path.open_record, (Dropped,), data_path.record_seeds),
+    "packet": Target(data_path.packet, (Dropped,), data_path.packet_seeds),
+    "frame": Target(data_path.frame, (Dropped,), data_path.frame_seeds),
+    "arrived": Target(data_path.arrived, (Dropped,), data_path.arrived_seeds),
+    "joined": Target(data_path.joined, (), data_path.joined_seeds),
     "tls-answer": Target(answer_tls, (Dropped,), hello_of_tls),
     "tls-call": Target(call_tls, (Dropped,), flight_of_tls, good=False),
     "certificate": Target(
