@@ -10,6 +10,7 @@ from proxy.drivers.udp import Lane, SessionSocket
 from proxy.drops import Drop, Drops
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound, Sending
+from proxy.packet.segments import cut
 from proxy.session.events import CallFailed, Event, SessionOpened
 from proxy.session.table import SessionTable
 
@@ -114,7 +115,13 @@ class Pump:
                 return
             for frame in self._inbound.datagrams(*received[:3], now, received[3]):
                 if not self._tun.write(frame):
-                    self._drops[Drop.TUN] += 1
+                    self._deliver_cut(frame)
+
+    def _deliver_cut(self, frame: memoryview) -> None:
+        """Write a super-packet's packets one by one: Linux before 6.2 takes none of UDP."""
+        taken = [self._tun.write(memoryview(part)) for part in cut(frame)]
+        if not taken or not all(taken):
+            self._drops[Drop.TUN] += 1
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -6,7 +6,8 @@ For a path that loses datagrams, and for a tenc0 that does not take what a peer 
 from collections.abc import Iterator
 
 from proxy.packet.checksum import CHECKSUM_AT, TCP, add, pseudo_header
-from proxy.packet.transport import Transport
+from proxy.packet.transport import Transport, find_transport
+from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, segment_size
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
@@ -26,6 +27,19 @@ def split(
         _number(part, transport, at, size, last=last)
         _measure(part, transport)
         yield part, size if len(part) - transport.payload > size else 0
+
+
+def cut(frame: memoryview) -> Iterator[bytes]:
+    """Yield the single packets of a frame that `arrive` made, each behind a header: for a tenc0 that takes no other.
+
+    Nothing for a frame that is a single packet already.
+    """
+    header, packet = frame[:VNET_HEADER], frame[VNET_HEADER:]
+    size = segment_size(header)
+    transport = find_transport(packet) if size else None
+    if transport is not None:
+        for part, _ in split(packet, transport, size, 1):
+            yield arrive(memoryview(part), UNFINISHED, 0, len(part))[0] + part
 
 
 def _number(part: bytearray, transport: Transport, at: int, size: int, *, last: bool) -> None:

@@ -77,6 +77,12 @@ def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> tuple[bytes, 
     return header, count
 
 
+def segment_size(header: memoryview) -> int:
+    """Return the segment size that a header names, 0 for a single packet."""
+    _, kind, _, size, _, _ = _HEADER.unpack(header)
+    return size if kind != _NONE else 0
+
+
 def _segmentation(packet: memoryview, protocol: int, at: int) -> int:
     if protocol != TCP:
         return _UDP

@@ -13,7 +13,7 @@ from support.segmentation import CWR, FIN, PSH, TCP, UDP, Connection, ones_sum
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.packet.checksum import CHECKSUM_AT, checksum, complete, pseudo_header
-from proxy.packet.segments import split
+from proxy.packet.segments import cut, split
 from proxy.packet.transport import find_transport
 from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, leave
 
@@ -181,6 +181,24 @@ def test_segments_at_the_bounds_are_taken(size: int) -> None:
     packet = memoryview(unfinished(Connection(*V4, TCP).packet(bytes(3000))))
     header, count = arrive(packet, UNFINISHED, size, MTU)
     assert (header[1], count) == (TCPV4, -(-3000 // size))
+
+
+@given(connection=connections, size=st.integers(30, 1300), count=st.integers(2, 45))
+def test_frame_that_the_kernel_does_not_take_is_cut_into_frames_that_it_takes(
+    connection: Connection, size: int, count: int
+) -> None:
+    payload = bytes(range(256)) * (size * count // 256 + 1)
+    payload = payload[: size * count]
+    packet = unfinished(connection.packet(payload))
+    header, _ = arrive(memoryview(packet), UNFINISHED, size, MTU)
+    frames = list(cut(memoryview(header + packet)))
+    assert [finished(one[VNET_HEADER:]) for one in frames] == connection.segments(payload, size)
+    assert all(leave(memoryview(bytearray(one))) == (UNFINISHED, 0) for one in frames)
+
+
+def test_single_packet_is_not_cut() -> None:
+    packet = Connection(*V4, TCP).packet(bytes(100))
+    assert not list(cut(memoryview(bytes(VNET_HEADER) + packet)))
 
 
 def refused(call: object) -> Drop:
