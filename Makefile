@@ -1,9 +1,9 @@
-# `make demo` shows what Tencrypt does; `make test` shows that it does it. Both set up what they need.
+# `make demo` shows what Tencrypt does; `make test` shows that it does it; `make bench` how fast. Each sets up what it needs.
 # On Debian, as root: programs and pods' namespaces need that, and are named before anything is done.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full fuzz lint format venv wheel lock clean programs
+.PHONY: help demo test test-full bench fuzz lint format venv wheel lock clean programs
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,6 +15,7 @@ help:
 	@echo "make demo       one protected curl between two pods, told as a story (root)"
 	@echo "make test       every tier of tests that fits a few minutes (root)"
 	@echo "make test-full  the same with the large counts and coverage (root)"
+	@echo "make bench      Tencrypt measured beside what else there is, about 15 minutes (root); BENCH='--help' tells more"
 	@echo "make fuzz       each parser of untrusted bytes under atheris, 10 minutes in all, two at a time"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff lay out the code"
@@ -33,6 +34,10 @@ test-full: programs venv
 	$(PYTHON) -m pytest tests/sim/test_scenarios.py tests/attack --scenarios 20000 --attack-factor 10
 	$(PYTHON) -m coverage run -m pytest $(TIERS)
 	$(PYTHON) -m coverage report
+
+bench: programs venv
+	@tests/prepare programs bench/debian-packages.txt
+	$(PYTHON) -m bench $(BENCH)
 
 fuzz: venv
 	$(PYTHON) tests/fuzz/campaign.py --seconds 600
@@ -70,10 +75,10 @@ lock:
 	rm -rf build/lock && mkdir -p build
 	"$$(tests/prepare python)" -m venv build/lock
 	build/lock/bin/pip --disable-pip-version-check --quiet install pip-tools
-	cd requirements && for name in runtime dev; do CUSTOM_COMPILE_COMMAND="make lock" \
+	cd requirements && for name in runtime dev bench; do CUSTOM_COMPILE_COMMAND="make lock" \
 	    ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file=$$name.txt $$name.in; done
 
 clean:
 	rm -rf $(VENV) build dist __pycache__ .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find proxy ca policy tests -name __pycache__ -prune -exec rm -rf {} +
+	find proxy ca policy bench tests -name __pycache__ -prune -exec rm -rf {} +

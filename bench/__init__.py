@@ -1,0 +1,1 @@
+"""`make bench`: Tencrypt measured beside what a user would pick instead, in the same run."""
