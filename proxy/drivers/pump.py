@@ -1,6 +1,7 @@
 """Moves packets between the devices and the cores: bounded reads a wake-up, one timer for all sessions."""
 
 import asyncio
+import os
 import select
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -16,12 +17,18 @@ from proxy.session.table import SessionTable
 
 _LARGEST: Final = 65_535 + 10
 
-_PACKETS: Final = 16
-"""Packets taken from tenc0 before the sockets get their turn."""
+_READS: Final = 16
+"""Packets or receives taken at most from one source before the others get their turn."""
 
-_LOOK_OUT: Final = 60e-6
+_LOOK_OUT: Final = 300e-6
+"""Seconds that we look out for more work after the last, and within which work is soon."""
+
+_SMALL: Final = 4096
+_BULK: Final = 1e-3
+"""Bytes above which work is bulk, and seconds without any before we look out again: bulk gains nothing by it."""
+
 _TURN: Final = 2e-3
-"""Seconds that we look out for more work after the last, and that we keep the event loop from its other work."""
+"""Seconds that we keep the event loop from its other work."""
 
 
 class Pump:
@@ -49,6 +56,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_LARGEST))
         self._epoll = select.epoll()
+        self._last = self._look_out_after = self._look_out_until = 0.0
         self._sources = {lane.fileno(): lane for lane in self._lanes()}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,50 +80,75 @@ class Pump:
         return [lane for sockets in self._sockets.values() for lane in sockets.lanes]
 
     def _run(self) -> None:
-        """Work while there is any, and look out for more a moment longer; then let the event loop have its turn.
+        """Work while there is any, look out for more a moment longer, then let the event loop have its turn.
 
-        Looking out costs CPU and no sleep: an answer that comes within `_LOOK_OUT` meets nobody who must wake up.
+        Looking out costs CPU, and saves an answer that comes soon the waking of a sleeper. So it is done only where
+        the last two pieces of work were small and came soon one after the other, and gives way to all who want the CPU.
         """
-        poll, time, sources = self._epoll.poll, self._loop.time, self._sources
-        began = last = time()
+        poll, time = self._epoll.poll, self._loop.time
+        began = time()
+        reads, before = 1, list[tuple[int, int]]()
         try:
             while True:
                 ready = poll(0)
                 now = time()
                 if ready:
-                    for descriptor, _ in ready:
-                        lane = sources.get(descriptor)
-                        if lane is None:
-                            self._from_tun(now)
-                        else:
-                            self._from_network(lane, now)
-                    self.settle()
-                    last = now
-                elif now >= last + _LOOK_OUT:
+                    # More only where work was left over: an attempt in vain costs as much as a packet.
+                    reads = min(2 * reads, _READS) if ready == before else 1
+                    before = ready
+                    self._work(ready, reads, now)
+                elif now < self._look_out_until:
+                    os.sched_yield()
+                else:
                     return
                 if now >= began + _TURN:
                     return
         except OSError as error:
             self._fail(error)
 
-    def _from_tun(self, now: float) -> None:
+    def _work(self, ready: list[tuple[int, int]], reads: int, now: float) -> None:
+        soon = now < self._last + _LOOK_OUT
+        self._last = now
+        small = True
+        for descriptor, _ in ready:
+            lane = self._sources.get(descriptor)
+            if lane is None:
+                small &= self._from_tun(reads, now)
+            else:
+                small &= self._from_network(lane, min(reads, lane.reads), now)
+        self.settle()
+        if not small:
+            self._look_out_after = now + _BULK
+        look_out = soon and small and now >= self._look_out_after
+        self._look_out_until = now + _LOOK_OUT if look_out else 0.0
+
+    def _from_tun(self, reads: int, now: float) -> bool:
+        """Take up to ``reads`` packets; say whether all were small."""
         buffer, read = self._buffer, self._tun.read_into
-        for _ in range(_PACKETS):
+        largest = 0
+        for _ in range(reads):
             size = read(buffer)
             if not size:
-                return
+                break
+            largest = max(largest, size)
             for sending in self._outbound.packets(buffer[:size], now):
                 self._send(sending)
+        return largest <= _SMALL
 
-    def _from_network(self, lane: Lane, now: float) -> None:
+    def _from_network(self, lane: Lane, reads: int, now: float) -> bool:
+        """Take what up to ``reads`` receives bring; say whether all was small."""
         buffer = self._inbound.buffer
-        for _ in range(lane.reads):
+        largest = 0
+        for _ in range(reads):
             received = lane.receive(buffer)
             if received is None:
-                return
-            for frame in self._inbound.datagrams(*received[:3], now, received[3]):
+                break
+            total, size, source, ecn = received
+            largest = max(largest, total)
+            for frame in self._inbound.datagrams(total, size, source, now, ecn):
                 if not self._tun.write(frame):
                     self._deliver_cut(frame)
+        return largest <= _SMALL
 
     def _deliver_cut(self, frame: memoryview) -> None:
         """Write a super-packet's packets one by one: Linux before 6.2 takes none of UDP."""
