@@ -1,16 +1,16 @@
 """A packet's way in: UDP to TUN, the steps of `proxy.outbound` backwards.
 
-1. `Inbound.datagrams`: what one receive brought, maybe many datagrams of one size. Is it a record? All else is the
-   handshakes' (`SessionTable.receive_datagram`).
-2. Lengths and receiver index find the session; counter, tokens and AEAD open the record: at once where it lies whole
-   in the buffer (`_whole`), else when its last datagram has come (`_single`).
-3. The first record confirms its session; control records are the table's.
-4. `_check`: the sender's certificate names the packet's source, and its destination is ours; marks go inside, and
+1. `Inbound.datagrams`: what one receive brought, maybe many datagrams of one size.
+2. A record that lies whole among them is opened at once (`_open_whole`). Else each datagram by itself (`_datagram`):
+   what is no record goes to the handshakes (`SessionTable.receive_datagram`); of a record, lengths and receiver index
+   find the session, and counter, token and AEAD open it when its last datagram has come.
+3. `_deliver`: the first record confirms its session; control records are the table's.
+4. `_packet`: the sender's certificate names the packet's source, and its destination is ours; marks go inside, and
    tenc0 is told what the sender's kernel left to be done.
 5. The driver writes the frame to tenc0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from proxy.drops import Drop, Drops
@@ -24,11 +24,13 @@ from proxy.session.session import Session
 from proxy.session.table import SessionTable
 from proxy.session.wire import (
     CANONICAL_STRUCT,
+    MOST_DATAGRAMS,
     PACKET,
     PREFIX,
     PREFIX_STRUCT,
     RECORD,
     RECORD_HEADER,
+    TAG,
 )
 
 # As in `proxy.outbound`: opened in place, the prefix where the virtio header's last bytes will be.
@@ -52,38 +54,74 @@ class Inbound:
 
     def datagrams(
         self, total: int, size: int, source: Endpoint, now: float, ecn: int = 0
-    ) -> Iterator[memoryview]:
+    ) -> Iterable[memoryview]:
         """Take the ``total`` bytes in `buffer`: datagrams of ``size`` bytes, the last may be shorter.
 
-        Yields virtio header and packet to write to TUN; write each before asking for the next. ``ecn`` is the field
+        Gives virtio header and packet to write to TUN; write each before asking for the next. ``ecn`` is the field
         outside (RFC 3168), which nobody has authenticated. Handshakes, control records, incomplete records and what
-        is refused and counted yield nothing.
+        is refused and counted give nothing.
         """
-        if not total:
-            self._table.receive_datagram(self.buffer[:0], source, now)
+        if total > size:
+            return self._many(total, size, source, now, ecn)
+        frame = self._datagram(self.buffer[:total], source, now, ecn)
+        return () if frame is None else (frame,)
+
+    def _many(
+        self, total: int, size: int, source: Endpoint, now: float, ecn: int
+    ) -> Iterator[memoryview]:
         at = 0
         while at < total:
-            end = min(at + size, total)
-            datagram = self.buffer[at:end]
-            try:
-                if datagram[0] < RECORD:
-                    self._table.receive_datagram(datagram, source, now)
-                else:
-                    piece = piece_size(datagram)
-                    session = self._session(datagram, source, now)
-                    whole = self._whole(session, at, size, total)
-                    end = whole or end
-                    length = (
-                        session.open_whole(self._received, at, size, self._plain, now, ecn)
-                        if whole
-                        else session.open(datagram, piece, self._plain, now, ecn)
-                    )
-                    frame = length and self._opened(session, datagram, length, source, now)
-                    if frame:
-                        yield frame
-            except Dropped as dropped:
-                self._drops[dropped.reason] += 1
+            end = self._whole_end(at, size, total)
+            session, length = self._open_whole(at, size, source, now, ecn) if end else (None, 0)
+            if session is not None and length:
+                frame = self._deliver(session, length, source, now, several=True)
+            else:
+                # No whole record, or not what it seemed: each datagram is judged alone.
+                end = min(at + size, total)
+                frame = self._datagram(self.buffer[at:end], source, now, ecn)
+            if frame is not None:
+                yield frame
             at = end
+
+    def _whole_end(self, at: int, size: int, total: int) -> int:
+        """Return where a record of several datagrams ends that may lie whole and in order at ``at``; 0 without one."""
+        if total - at <= RECORD_HEADER:
+            return 0
+        kind, segment, sealed, _, _ = CANONICAL_STRUCT.unpack_from(self.buffer, at)
+        count = kind - RECORD + 1
+        end: int = at + sealed + count * RECORD_HEADER
+        shorter = at + count * size - end
+        # Only the receive's last datagram may be shorter than the others.
+        if end > total or segment or (shorter and end != total):
+            return 0
+        possible = 1 < count <= MOST_DATAGRAMS and 0 <= shorter < size - RECORD_HEADER
+        return end if possible and sealed > TAG else 0
+
+    def _open_whole(
+        self, at: int, size: int, source: Endpoint, now: float, ecn: int
+    ) -> tuple[Session | None, int]:
+        """Open what may be a whole record; a length of 0 where it is none, and then nothing has changed."""
+        _, _, _, index, _ = CANONICAL_STRUCT.unpack_from(self.buffer, at)
+        session = self._table.sessions.get(index)
+        if session is None or not session.may_receive(source, now):
+            return None, 0
+        return session, session.open_whole(self._received, at, size, self._plain, now, ecn)
+
+    def _datagram(
+        self, data_untrusted: memoryview, source: Endpoint, now: float, ecn: int
+    ) -> memoryview | None:
+        try:
+            if not data_untrusted or data_untrusted[0] < RECORD:
+                self._table.receive_datagram(data_untrusted, source, now)
+                return None
+            piece = piece_size(data_untrusted)
+            session = self._session(data_untrusted, source, now)
+            length = session.open(data_untrusted, piece, self._plain, now, ecn)
+        except Dropped as dropped:
+            self._drops[dropped.reason] += 1
+            return None
+        several = data_untrusted[0] != RECORD
+        return self._deliver(session, length, source, now, several=several) if length else None
 
     def _session(self, record_untrusted: memoryview, source: Endpoint, now: float) -> Session:
         """Return the session of a record's datagram, which may come from ``source`` and now."""
@@ -92,53 +130,56 @@ class Inbound:
         if session is None:
             self._table.hint(index, counter, source, now)
             raise Dropped(Drop.UNKNOWN_INDEX)
-        if session.is_spent:
+        if session.opener.is_spent:
             self._table.remove(session, "ended")
-            raise Dropped(Drop.SESSION_ENDED)
-        session.check(source, now)
-        return session
+        elif session.may_receive(source, now):
+            return session
+        elif now < session.ends:
+            raise Dropped(Drop.WRONG_ENDPOINT)
+        raise Dropped(Drop.SESSION_ENDED)
 
-    def _whole(self, session: Session, at: int, size: int, total: int) -> int:
-        """Return where a record of several datagrams ends that lies whole and in order at ``at``; 0 without one."""
-        kind, segment, sealed, _, _ = CANONICAL_STRUCT.unpack_from(self.buffer, at)
-        count = kind - RECORD + 1
-        end = at + sealed + count * RECORD_HEADER
-        shorter = at + count * size - end
-        # Only the receive's last datagram may be shorter than the others.
-        possible = count > 1 and not segment and end <= total and (not shorter or end == total)
-        if not possible or not 0 <= shorter < size - RECORD_HEADER:
-            return 0
-        return end if session.opener.is_whole(self._received, at, size) else 0
-
-    def _opened(
-        self, session: Session, datagram: memoryview, length: int, source: Endpoint, now: float
+    def _deliver(
+        self, session: Session, length: int, source: Endpoint, now: float, *, several: bool
     ) -> memoryview | None:
-        """Take what opened: prefix and body in `_plain`."""
+        """Take what opened, prefix and body in `_plain`; return the frame of a packet."""
         plain = self._plain[:length]
-        if length < PREFIX:
-            raise Dropped(Drop.PACKET_MALFORMED, "record's prefix")
-        kind, flags, segment = PREFIX_STRUCT.unpack_from(plain)
-        if kind != PACKET and (flags or segment or datagram[0] != RECORD):
-            raise Dropped(Drop.PACKET_MALFORMED, "control record's prefix, or several datagrams")
-        if not session.confirmed:
-            self._table.first_record(session, plain, now)
-        if source != session.endpoint:
-            self._table.heard_from(session, source, now)
-        if kind != PACKET:
-            self._table.control(session, plain, source, now)
+        try:
+            kind, flags, segment = _parse_prefix(plain, several=several)
+            if not session.confirmed:
+                self._table.first_record(session, plain, now)
+            if source != session.endpoint:
+                self._table.heard_from(session, source, now)
+            if kind != PACKET:
+                self._table.control(session, plain, source, now)
+                return None
+            self._frame[:VNET_HEADER] = self._packet(session, plain[PREFIX:], flags, segment)
+        except Dropped as dropped:
+            self._drops[dropped.reason] += 1
             return None
-        packet = plain[PREFIX:]
-        self._check(session, packet)
-        header, count = arrive(packet, flags, segment, self._mtu)
-        decapsulate(packet, session.opener.ecn)
-        session.packets_in += count
-        session.bytes_in += len(packet)
-        self._frame[:VNET_HEADER] = header
         return self._frame[: HEADROOM + length]
 
-    def _check(self, session: Session, packet_untrusted: memoryview) -> None:
+    def _packet(
+        self, session: Session, packet_untrusted: memoryview, flags: int, segment: int
+    ) -> bytes:
+        """Judge a packet that the peer sealed; return the virtio header for it."""
         source, destination = parse_packet(packet_untrusted)
         if source not in session.peer.addresses:
             raise Dropped(Drop.FOREIGN_SOURCE)
         if destination not in self._own:
             raise Dropped(Drop.FOREIGN_DESTINATION)
+        header, count = arrive(packet_untrusted, flags, segment, self._mtu)
+        if session.opener.ecn:
+            decapsulate(packet_untrusted, session.opener.ecn)
+        session.packets_in += count
+        session.bytes_in += len(packet_untrusted)
+        return header
+
+
+def _parse_prefix(plain_untrusted: memoryview, *, several: bool) -> tuple[int, int, int]:
+    """Return kind, flags and segment size; only packets have the latter two, and records of several datagrams."""
+    if len(plain_untrusted) < PREFIX:
+        raise Dropped(Drop.PACKET_MALFORMED, "record's prefix")
+    prefix: tuple[int, int, int] = PREFIX_STRUCT.unpack_from(plain_untrusted)
+    if prefix[0] != PACKET and (prefix[1] or prefix[2] or several):
+        raise Dropped(Drop.PACKET_MALFORMED, "control record's prefix, or datagrams")
+    return prefix

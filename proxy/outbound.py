@@ -8,7 +8,7 @@
    `Outbound.flush` lets the waiting go once a session is there.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NoReturn
 
 from proxy.drops import Drop, Drops
@@ -19,7 +19,7 @@ from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
 from proxy.packet.segments import split
 from proxy.packet.too_big import may_split, too_big
-from proxy.packet.transport import Transport, find_transport
+from proxy.packet.transport import find_transport
 from proxy.packet.virtio import UNFINISHED, VNET_HEADER, leave
 from proxy.session.cookie import Endpoint
 from proxy.session.pieces import LARGEST_SEND
@@ -37,6 +37,8 @@ from proxy.session.wire import (
 # The sealed prefix takes the place of the virtio header's last bytes: sealing copies nothing.
 HEADROOM: Final = VNET_HEADER - PREFIX
 
+_MOST_WAYS: Final = 4096
+
 Sending = tuple[memoryview | bytes, int, Endpoint, int]
 """Datagrams back to back, the size of each but the last, where they go, and the ECN field that they get."""
 
@@ -51,27 +53,33 @@ class Outbound:
         self._table = table
         self._own = own
         self._members = members
+        self._ways: set[tuple[bytes, bytes]] = set()
         self._waiting = WaitingPackets()
         self._drops = drops
         self.replies: list[bytes] = []
         """Frames for tenc0, one a packet refused at most; whoever calls us takes them."""
 
-    def packets(self, frame: memoryview, now: float) -> Iterator[Sending]:
-        """Take virtio header and packet as read from TUN; yield what to send, if anything can be sent now.
+    def packets(self, frame: memoryview, now: float) -> Iterable[Sending]:
+        """Take virtio header and packet as read from TUN; give what to send, if anything can be sent now.
 
         The frame's header is overwritten. Send each before asking for the next. Refusals are counted.
         """
         try:
-            packet = frame[VNET_HEADER:]
-            source, destination = parse_packet(packet)
-            session = self._table.current.get(destination)
-            self._check(source, destination, known=session is not None)
+            way = parse_packet(frame[VNET_HEADER:])
+            if way not in self._ways:
+                self._check(way)
             PREFIX_STRUCT.pack_into(frame, HEADROOM, PACKET, *leave(frame))
             plain = frame[HEADROOM:]
-            if session is None or (yield from self._seal(session, plain, now)):
-                self._wait(destination, plain, now)
+            session = self._table.current.get(way[1])
+            if session is not None:
+                try:
+                    return self._seal(session, plain, now)
+                except Unusable:
+                    self._table.remove(session, "ended")
+            self._wait(way[1], plain, now)
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
+        return ()
 
     def flush(self, session: Session, now: float) -> Iterator[Sending]:
         """Yield what waited for a session's peer; send each before asking for the next."""
@@ -82,68 +90,79 @@ class Outbound:
                 continue
             for plain in self._waiting.take(address):
                 try:
-                    if (yield from self._seal(session, memoryview(plain), now)):
-                        self._drops[Drop.NO_SESSION] += 1
+                    yield from self._seal(session, memoryview(plain), now)
                 except Dropped as dropped:
                     self._drops[dropped.reason] += 1
+                except Unusable:
+                    self._table.remove(session, "ended")
+                    self._drops[Drop.NO_SESSION] += 1
 
     def give_up(self, address: bytes) -> None:
         """Drop what waits for an address that could not be called."""
         self._drops[Drop.NO_SESSION] += len(self._waiting.take(address))
 
-    def _check(self, source: bytes, destination: bytes, *, known: bool) -> None:
+    def _check(self, way: tuple[bytes, bytes]) -> None:
+        """Refuse a packet by source and destination; what is not refused is remembered."""
+        source, destination = way
         if source not in self._own:
             raise Dropped(Drop.FOREIGN_SOURCE)
         if destination not in self._members:
             raise Dropped(Drop.NOT_A_MEMBER)
-        if destination in self._own and not known:
+        if destination in self._own:
             raise Dropped(Drop.OWN_ADDRESS)
+        if len(self._ways) == _MOST_WAYS:
+            self._ways.clear()
+        self._ways.add(way)
 
     def _wait(self, destination: bytes, plain: memoryview, now: float) -> None:
         # First the call: a full queue must not keep an address from being called.
         self._table.connect(destination, now)
         self._waiting.add(destination, bytes(plain))
 
-    def _seal(
-        self, session: Session, plain: memoryview, now: float
-    ) -> Generator[Sending, None, bool]:
-        """Yield the records of a packet behind its prefix; return whether the session had ended instead."""
+    def _seal(self, session: Session, plain: memoryview, now: float) -> Iterable[Sending]:
+        """Give the record of a packet behind its prefix, or the few of a super-packet."""
+        if plain[2] or plain[3]:
+            return self._seal_super(session, plain, now)
         size = session.path.size
-        packet = plain[PREFIX:]
-        segment = plain[2] << 8 | plain[3]
-        ecn = inner_ecn(packet)
+        if len(plain) + (RECORD_OVERHEAD - PREFIX) > size and not may_split(plain[PREFIX:]):
+            self._refuse_size(plain[PREFIX:], size - RECORD_OVERHEAD)
+        sealed = session.seal(plain, size, now)
+        session.packets_out += 1
+        session.bytes_out += len(plain) - PREFIX
+        return ((sealed, size, session.endpoint, inner_ecn(plain[PREFIX:])),)
+
+    def _seal_super(self, session: Session, plain: memoryview, now: float) -> Iterator[Sending]:
         try:
-            if not segment:
-                if len(packet) + RECORD_OVERHEAD > size and not may_split(packet):
-                    self._refuse_size(packet, size - RECORD_OVERHEAD)
-                yield session.seal(plain, size, now), size, session.endpoint, ecn
-                session.packets_out += 1
-            else:
-                if now >= session.limit.due:
-                    self._table.ask_loss(session, now)
-                transport = _transport(packet)
-                for part in self._parts(session, plain, transport, size):
-                    yield session.seal(part, size, now), size, session.endpoint, ecn
-                session.packets_out += -(-(len(packet) - transport.payload) // segment)
+            if now >= session.limit.due:
+                self._table.ask_loss(session, now)
+            size, ecn = session.path.size, inner_ecn(plain[PREFIX:])
+            for part in self._parts(session, plain, size):
+                yield session.seal(part, size, now), size, session.endpoint, ecn
+        except Dropped as dropped:
+            self._drops[dropped.reason] += 1
         except Unusable:
             self._table.remove(session, "ended")
-            return True
-        session.bytes_out += len(packet)
-        return False
+            self._drops[Drop.NO_SESSION] += 1
 
     def _parts(
-        self, session: Session, plain: memoryview, transport: Transport, size: int
+        self, session: Session, plain: memoryview, size: int
     ) -> Iterator[memoryview | bytes]:
         """Yield a super-packet behind its prefix as what one record each may carry."""
         packet, segment = plain[PREFIX:], plain[2] << 8 | plain[3]
-        if transport.payload + segment + RECORD_OVERHEAD > size:
+        transport = find_transport(packet)
+        if transport is None:
+            raise RuntimeError("a super-packet has a transport header: `leave` looked")
+        payload = transport[2]
+        if payload + segment + RECORD_OVERHEAD > size:
             self._refuse_size(packet, size - RECORD_OVERHEAD)
+        session.packets_out += -(-(len(packet) - payload) // segment)
+        session.bytes_out += len(packet)
         most = min(session.limit.most, LARGEST_SEND // size)
         room = most * (size - RECORD_HEADER) - TAG
         if len(plain) <= room:
             yield plain
             return
-        segments = max(1, (room - PREFIX - transport.payload) // segment)
+        segments = max(1, (room - PREFIX - payload) // segment)
         for part, part_segment in split(packet, transport, segment, segments):
             yield PREFIX_STRUCT.pack(PACKET, UNFINISHED, part_segment) + part
 
@@ -152,10 +171,3 @@ class Outbound:
         if error is not None:
             self.replies.append(bytes(VNET_HEADER) + error)
         raise Dropped(Drop.TOO_BIG, f"{len(packet)} bytes where {fits} fit")
-
-
-def _transport(packet: memoryview) -> Transport:
-    found = find_transport(packet)
-    if found is None:
-        raise RuntimeError("a super-packet has a transport header: `leave` looked")
-    return found

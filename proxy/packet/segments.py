@@ -19,14 +19,15 @@ def split(
 
     Their TCP or UDP checksums stay unfinished. ``packet`` is a super-packet that `leave` or `arrive` took.
     """
-    head, payload = packet[: transport.payload], packet[transport.payload :]
+    _, _, carries = transport
+    head, payload = packet[:carries], packet[carries:]
     step = most * size
     for at in range(0, len(payload), step):
         part = bytearray(head) + payload[at : at + step]
         last = at + step >= len(payload)
         _number(part, transport, at, size, last=last)
         _measure(part, transport)
-        yield part, size if len(part) - transport.payload > size else 0
+        yield part, size if len(part) - carries > size else 0
 
 
 def cut(frame: memoryview) -> Iterator[bytes]:
@@ -44,29 +45,31 @@ def cut(frame: memoryview) -> Iterator[bytes]:
 
 def _number(part: bytearray, transport: Transport, at: int, size: int, *, last: bool) -> None:
     """Give a part the identification, sequence number and flags of its place."""
+    protocol, upper, _ = transport
     if part[0] >> 4 == 4:
         _increase(part, 4, 2, at // size)
-    if transport.protocol == TCP:
-        _increase(part, transport.at + 4, 4, at)
+    if protocol == TCP:
+        _increase(part, upper + 4, 4, at)
         # FIN and PSH belong to the last byte, CWR (RFC 3168 6.1.2) to the first segment.
         drop = (0 if last else _FIN | _PSH) | (_CWR if at else 0)
-        part[transport.at + 13] &= ~drop & 0xFF
+        part[upper + 13] &= ~drop & 0xFF
 
 
 def _measure(part: bytearray, transport: Transport) -> None:
     """Set lengths, the IPv4 header's checksum, and the unfinished one of TCP or UDP."""
+    protocol, at, _ = transport
     size = len(part)
     if part[0] >> 4 == 4:
         part[2:4] = size.to_bytes(2, "big")
         part[10:12] = bytes(2)
-        part[10:12] = (~add(part[: transport.at]) & 0xFFFF).to_bytes(2, "big")
+        part[10:12] = (~add(part[:at]) & 0xFFFF).to_bytes(2, "big")
     else:
-        part[4:6] = (size - transport.at).to_bytes(2, "big")
-    upper = size - transport.at
-    if transport.protocol != TCP:
-        part[transport.at + 4 : transport.at + 6] = upper.to_bytes(2, "big")
-    where = transport.at + CHECKSUM_AT[transport.protocol]
-    pseudo = pseudo_header(memoryview(part), transport.protocol, upper)
+        part[4:6] = (size - at).to_bytes(2, "big")
+    upper = size - at
+    if protocol != TCP:
+        part[at + 4 : at + 6] = upper.to_bytes(2, "big")
+    where = at + CHECKSUM_AT[protocol]
+    pseudo = pseudo_header(memoryview(part), protocol, upper)
     part[where : where + 2] = pseudo.to_bytes(2, "big")
 
 

@@ -43,7 +43,7 @@ def leave(frame: memoryview) -> tuple[int, int]:
     if kind == _NONE:
         if not flags & _NEEDS_CHECKSUM:
             return 0, 0
-        if transport and (start, at) == (transport.at, CHECKSUM_AT[transport.protocol]):
+        if transport and start == transport[1] and at == CHECKSUM_AT[transport[0]]:
             return UNFINISHED, 0
         if start + at + 2 > len(packet):
             raise Dropped(Drop.PACKET_MALFORMED, "checksum outside the packet")
@@ -52,7 +52,7 @@ def leave(frame: memoryview) -> tuple[int, int]:
     if transport is None or not flags & _NEEDS_CHECKSUM or not size:
         raise Dropped(Drop.PACKET_MALFORMED, "super-packet")
     # One segment alone is none; the kernel would not say so, but may.
-    return UNFINISHED, size if len(packet) - transport.payload > size else 0
+    return UNFINISHED, size if len(packet) - transport[2] > size else 0
 
 
 def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> tuple[bytes, int]:
@@ -65,16 +65,15 @@ def arrive(packet: memoryview, flags: int, size: int, mtu: int) -> tuple[bytes, 
     transport = find_transport(packet)
     if flags != UNFINISHED or transport is None:
         raise Dropped(Drop.PACKET_MALFORMED, "flags")
+    protocol, at, payload = transport
     kind, count = _NONE, 1
     if size:
-        carried = len(packet) - transport.payload
-        if not size < carried <= MOST_SEGMENTS * size or transport.payload + size > mtu:
+        carried = len(packet) - payload
+        if not size < carried <= MOST_SEGMENTS * size or payload + size > mtu:
             raise Dropped(Drop.PACKET_MALFORMED, "segment size")
         count = -(-carried // size)
-        kind = _segmentation(packet, transport.protocol, transport.at)
-    checksum_at = CHECKSUM_AT[transport.protocol]
-    header = _HEADER.pack(_NEEDS_CHECKSUM, kind, transport.payload, size, transport.at, checksum_at)
-    return header, count
+        kind = _segmentation(packet, protocol, at)
+    return _HEADER.pack(_NEEDS_CHECKSUM, kind, payload, size, at, CHECKSUM_AT[protocol]), count
 
 
 def segment_size(header: memoryview) -> int:

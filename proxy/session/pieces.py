@@ -25,6 +25,9 @@ LARGEST_RECORD: Final = LARGEST_SEND - RECORD_HEADER
 _SEGMENT_AT: Final = 1
 _TOKEN: Final = 8
 _NUMBERS: Final = bytes(range(MOST_DATAGRAMS))
+_MOST_JOINED: Final = 128
+"""Datagrams that a kernel joins in one receive (UDP_MAX_SEGMENTS); those behind would be judged one by one."""
+
 _MOST_SIZES: Final = 8
 """Sizes for which views are kept: those of paths, which are few."""
 
@@ -66,19 +69,14 @@ class Headers:
 
 
 class Pieces:
-    """Views of a buffer that receives datagrams back to back: of their headers, and of the pieces between them."""
+    """A buffer that receives datagrams back to back, and views of the pieces between their headers."""
 
     __slots__ = ("_views", "buffer")
 
     def __init__(self) -> None:
         """Make the buffer."""
         self.buffer = memoryview(bytearray(LARGEST_SEND + RECORD_HEADER))
-        self._views: dict[int, tuple[list[memoryview], list[memoryview]]] = {}
-
-    def headers(self, at: int, size: int, count: int) -> bytes:
-        """Return the headers of ``count`` datagrams of ``size`` bytes that begin at a multiple of it."""
-        first = at // size
-        return b"".join(self._of(size)[0][first : first + count])
+        self._views: dict[int, list[memoryview]] = {}
 
     def sealed(self, at: int, size: int, count: int, total: int) -> bytes:
         """Return the ``total`` bytes that lie in these datagrams; the last may be shorter."""
@@ -86,16 +84,15 @@ class Pieces:
         piece = size - RECORD_HEADER
         last = at + (count - 1) * size + RECORD_HEADER
         rest = total - (count - 1) * piece
-        whole = self._of(size)[1][first : first + count - 1]
+        whole = self._of(size)[first : first + count - 1]
         whole.append(self.buffer[last : last + rest])
         return b"".join(whole)
 
-    def _of(self, size: int) -> tuple[list[memoryview], list[memoryview]]:
+    def _of(self, size: int) -> list[memoryview]:
         views = self._views.get(size)
         if views is None:
-            starts = range(0, LARGEST_SEND - size + 1, size)
-            heads = [self.buffer[at : at + RECORD_HEADER] for at in range(0, LARGEST_SEND, size)]
-            views = heads, [self.buffer[at + RECORD_HEADER : at + size] for at in starts]
+            starts = range(0, min(LARGEST_SEND - size + 1, _MOST_JOINED * size), size)
+            views = [self.buffer[at + RECORD_HEADER : at + size] for at in starts]
             if len(self._views) == _MOST_SIZES:
                 self._views.clear()
             self._views[size] = views

@@ -132,28 +132,30 @@ class Opener:
             sealed, ecn = whole, self._partial.ecn
         return self._open(header, counter, sealed, plain, ecn)
 
-    def is_whole(self, received: Pieces, at: int, size: int) -> bool:
-        """Say whether the datagrams of ``size`` bytes at ``at`` are, token for token, those of the first one's record.
-
-        Changes nothing: where they are not, each is to be judged alone. The caller has seen that the lengths agree.
-        """
-        header = bytes(received.buffer[at : at + CANONICAL_HEADER])
-        kind, _, _, _, counter = CANONICAL_STRUCT.unpack(header)
-        if not self._window.is_fresh(counter):
-            return False
-        count = kind - RECORD + 1
-        return received.headers(at, size, count) == self._headers.all(header, count)
-
     def open_whole(
         self, received: Pieces, at: int, size: int, plain: memoryview, ecn: int = 0
     ) -> int:
-        """Open the record that `is_whole`; as `open`."""
-        header = bytes(received.buffer[at : at + CANONICAL_HEADER])
-        kind, _, total, _, counter = CANONICAL_STRUCT.unpack(header)
+        """Open the record whose datagrams of ``size`` bytes lie in order at ``at``; return its length.
+
+        Returns 0, and has changed nothing, where they are not what the first one's header says: then each is to be
+        judged alone. The other headers need no look: the AEAD vouches for the bytes between them. The caller has seen
+        that the lengths agree.
+        """
+        head = received.buffer[at : at + RECORD_HEADER]
+        kind, _, total, _, counter, token = RECORD_STRUCT.unpack(head)
+        header = bytes(head[:CANONICAL_HEADER])
+        if self.is_spent or not self._window.is_fresh(counter):
+            return 0
+        if self._headers.token(header) != token:
+            return 0
+        sealed = received.sealed(at, size, kind - RECORD + 1, total)
+        try:
+            length = self._open(header, counter, sealed, plain, ecn)
+        except Dropped:
+            return 0
         # What came of it alone before waits no longer.
         self._partial.forget(counter)
-        sealed = received.sealed(at, size, kind - RECORD + 1, total)
-        return self._open(header, counter, sealed, plain, ecn)
+        return length
 
     def _open(
         self, header: bytes, counter: int, sealed: memoryview | bytes, plain: memoryview, ecn: int

@@ -3,8 +3,7 @@
 from typing import Final
 
 from proxy.credentials.certificate import PodCertificate
-from proxy.drops import Drop
-from proxy.errors import Dropped, Unusable
+from proxy.errors import Unusable
 from proxy.session.cookie import Endpoint
 from proxy.session.keys import SessionKeys
 from proxy.session.path_size import PathSize
@@ -111,17 +110,9 @@ class Session:
             raise Unusable
         return self.sealer.seal(plain, datagram_size)
 
-    @property
-    def is_spent(self) -> bool:
-        """Say whether it has opened as much as one key may."""
-        return self.opener.is_spent
-
-    def check(self, source: Endpoint, now: float) -> None:
-        """Raise `Dropped` unless records may come from ``source`` and now: from anywhere, once it is confirmed."""
-        if source != self.endpoint and not self.confirmed:
-            raise Dropped(Drop.WRONG_ENDPOINT)
-        if now >= self._ends:
-            raise Dropped(Drop.SESSION_ENDED)
+    def may_receive(self, source: Endpoint, now: float) -> bool:
+        """Say whether records may come from ``source`` and now: from anywhere, once it is confirmed."""
+        return now < self._ends and (self.confirmed or source == self.endpoint)
 
     def open(
         self,
@@ -131,22 +122,17 @@ class Session:
         now: float,
         ecn: int = 0,
     ) -> int:
-        """Open one datagram (see `Opener.open`), which passed `check`."""
+        """Open one datagram (see `Opener.open`), if `may_receive`."""
         size = self.opener.open(datagram_untrusted, piece, plain, now, ecn)
         if size:
             self.heard = now
         return size
 
     def open_whole(  # noqa: PLR0913, PLR0917 - as `open`
-        self,
-        received: Pieces,
-        at: int,
-        size: int,
-        plain: memoryview,
-        now: float,
-        ecn: int = 0,
+        self, received: Pieces, at: int, size: int, plain: memoryview, now: float, ecn: int = 0
     ) -> int:
-        """Open a record that lies whole in one receive (see `Opener.open_whole`)."""
+        """Open a record that may lie whole in one receive (see `Opener.open_whole`), if `may_receive`."""
         length = self.opener.open_whole(received, at, size, plain, ecn)
-        self.heard = now
+        if length:
+            self.heard = now
         return length

@@ -128,6 +128,15 @@ def test_forged_datagram_inside_a_receive_costs_the_others_nothing() -> None:
     assert drops == {Drop.TOKEN: 1}
 
 
+def test_forged_record_costs_no_decryption() -> None:
+    sender = sealer()
+    _, inbound, drops, session = receiver(CASE)
+    data = bytes(sender.seal(bytes(4) + FLOW.packet(bytes(1000)), DATAGRAM))
+    session.opener._aead = None  # type: ignore[assignment]  # whoever reaches it fails
+    assert not deliver(inbound, data[:16] + bytes(8) + data[24:], PEER, 0.0, size=DATAGRAM)
+    assert drops == {Drop.TOKEN: 1}
+
+
 def test_whole_record_is_opened_once() -> None:
     sender = sealer()
     _, inbound, drops, _ = receiver(CASE)

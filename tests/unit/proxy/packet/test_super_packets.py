@@ -36,15 +36,15 @@ def unfinished(packet: bytes) -> bytearray:
     made = bytearray(packet)
     found = find_transport(memoryview(made))
     assert found is not None
-    where = found.at + CHECKSUM_AT[found.protocol]
-    total = pseudo_header(memoryview(made), found.protocol, len(made) - found.at)
+    where = found[1] + CHECKSUM_AT[found[0]]
+    total = pseudo_header(memoryview(made), found[0], len(made) - found[1])
     made[where : where + 2] = total.to_bytes(2, "big")
     return made
 
 
 def frame(packet: bytes | bytearray, kind: int = NONE, size: int = 0, flags: int = 1) -> bytearray:
     found = find_transport(memoryview(packet))
-    start, at = (found.at, CHECKSUM_AT[found.protocol]) if found else (0, 0)
+    start, at = (found[1], CHECKSUM_AT[found[0]]) if found else (0, 0)
     return bytearray(pack("=BBHHHH", flags, kind, 0, size, start, at) + packet)
 
 
@@ -59,7 +59,7 @@ def finished(packet: bytes | bytearray) -> bytes:
     made = bytearray(packet)
     found = find_transport(memoryview(made))
     assert found is not None
-    complete(memoryview(made), found.at, CHECKSUM_AT[found.protocol])
+    complete(memoryview(made), found[1], CHECKSUM_AT[found[0]])
     return bytes(made)
 
 
@@ -86,7 +86,7 @@ def test_cutting_makes_the_packets_of_naive_segmentation(
     assert found is not None
     cut: list[bytes] = []
     for part, part_size in split(memoryview(whole), found, size, most):
-        assert len(part) - found.payload <= most * size
+        assert len(part) - found[2] <= most * size
         if part_size:
             # What is still a super-packet is cut further, as the kernel would.
             inner = split(memoryview(part), found, part_size, 1)
@@ -105,7 +105,7 @@ def test_super_packet_keeps_its_header_from_kernel_to_kernel(
     assert leave(memoryview(frame(packet, kind, size))) == (UNFINISHED, size)
     found = find_transport(memoryview(packet))
     assert found is not None
-    expected = pack("=BBHHHH", 1, kind, found.payload, size, found.at, CHECKSUM_AT[found.protocol])
+    expected = pack("=BBHHHH", 1, kind, found[2], size, found[1], CHECKSUM_AT[found[0]])
     assert arrive(memoryview(packet), UNFINISHED, size, MTU) == (expected, count)
 
 
