@@ -90,6 +90,11 @@ class Outbound:
         """Drop what waits for an address that could not be called."""
         self._drops[Drop.NO_SESSION] += len(self._waiting.take(address))
 
+    @property
+    def waiting(self) -> int:
+        """How many packets wait for a session."""
+        return len(self._waiting)
+
     def _check(self, source: bytes, destination: bytes, *, known: bool) -> None:
         if source not in self._own:
             raise Dropped(Drop.FOREIGN_SOURCE)
