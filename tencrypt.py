@@ -32,7 +32,7 @@ exit codes:
   1    failed while it ran
   2    wrong usage or configuration: nothing was set up
   3    the certificate authority refused, or could not be reached
-  4    this machine lacks something: a privilege, a device, a program
+  4    this machine lacks something: a privilege, a device, a program, a free port
   130  interrupted from the keyboard
 
 `tencrypt COMMAND --help` says more about each command."""

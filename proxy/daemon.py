@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from proxy.credentials.credential import Credential
-from proxy.drivers import admin, ca_client, logs
+from proxy.drivers import admin, ca_client, clock, logs, metrics, monitor
 from proxy.drivers.enrolment import Enrolment
 from proxy.drivers.pump import Pump
+from proxy.drivers.readiness import Readiness
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import SessionSocket
 from proxy.drops import Drop, Drops
@@ -43,8 +44,9 @@ from proxy.session.table import SessionTable
 from proxy.session.wire import RECORD_OVERHEAD
 from proxy.settings import Settings
 from proxy.status import JsonObject, report
+from tencrypt import __version__
 
-FINE, FAILED, CA_REFUSED = 0, 1, 3
+FINE, FAILED, CA_REFUSED, LACKING = 0, 1, 3, 4
 
 # Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
 _CODECS: Final = tuple(codecs.lookup(name) for name in ("ascii", "idna", "latin-1"))
@@ -84,6 +86,10 @@ class _Daemon:
         self._settings, self._place, self._channel, self._tun = settings, place, channel, tun
         self._enrolment = Enrolment(settings)
         self._drops: Drops = Drops()
+        self._readiness = Readiness(tun)
+        self._metrics = metrics.ProxyMetrics(
+            __version__, self._drops, self._why_not_ready, clock.monotonic
+        )
         self._stop = asyncio.Event()
         self._code = FINE
         self._bug_told = 0.0
@@ -97,6 +103,19 @@ class _Daemon:
             loop.add_signal_handler(number, self._stop.set)
         self._channel.setblocking(False)  # noqa: FBT003 - the standard library's signature
         loop.add_reader(self._channel.fileno(), self._hear_agent)
+        listen = self._settings.metrics_listen
+        if listen is None:
+            return await self._live()
+        try:
+            listener = monitor.listen(listen.address, listen.port)
+        except OSError as error:
+            message = error.strerror
+            logs.event("cannot_listen", logging.ERROR, metrics_listen=str(listen), message=message)
+            return LACKING
+        async with monitor.serve(listener, metrics.registry(self._metrics), self._why_not_ready):
+            return await self._live()
+
+    async def _live(self) -> int:
         obtaining = asyncio.ensure_future(self._enrolment.obtain())  # noqa: TID251 - awaited two lines on
         stopping = asyncio.ensure_future(self._stop.wait())  # noqa: TID251 - cancelled below
         await asyncio.wait((obtaining, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +135,9 @@ class _Daemon:
             self._channel.recv(64)
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._stop.set()
+
+    def _why_not_ready(self) -> str:
+        return self._readiness.why_not(clock.monotonic())
 
     def _tell_event(self, event: Event) -> None:
         _log_event(event)
@@ -192,6 +214,8 @@ class _Daemon:
         serving = admin.serve(Path(settings.admin_socket), status, rekey)
         async with serving, asyncio.TaskGroup() as tasks:
             pump.start()
+            self._readiness.serves(table)
+            self._metrics.parts = metrics.Parts(table, outbound, enrolment)
             others = (
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),

@@ -101,6 +101,11 @@ class Outbound:
         """Drop what waits for an address that could not be called."""
         self._drops[Drop.NO_SESSION] += len(self._waiting.take(address))
 
+    @property
+    def waiting(self) -> int:
+        """How many packets wait for a session."""
+        return len(self._waiting)
+
     def _check(self, way: tuple[bytes, bytes]) -> None:
         """Refuse a packet by source and destination; what is not refused is remembered."""
         source, destination = way

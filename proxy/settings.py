@@ -7,7 +7,7 @@ The environment wins over the file: ``session_port`` is also ``TENCRYPT_SESSION_
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from ca.messages import parse_token
@@ -34,7 +34,7 @@ from proxy.settings_source import (
     list_from_environment,
     number_from_environment,
 )
-from proxy.settings_values import Address, Network
+from proxy.settings_values import Address, Listen, Network
 
 __all__ = ["KEYS", "Settings", "SettingsError", "check_addresses", "describe", "parse_settings"]
 
@@ -56,6 +56,7 @@ class Settings:
     members: tuple[Network, ...]
     admin_socket: str
     daemon_uid: int
+    metrics_listen: Listen | None
     tls_suites: tuple[str, ...]
     tls_groups: tuple[str, ...]
 
@@ -159,6 +160,13 @@ DAEMON_UID: Final[Key[int]] = Key(
     default=15443,
     from_environment=number_from_environment,
 )
+METRICS_LISTEN: Final[Key[Listen | None]] = Key(
+    "metrics_listen",
+    "where the pod's own programs ask for metrics and health, by HTTP",
+    'a loopback address and port, as 127.0.0.1:15090 or [::1]:15090, or "off"',
+    values.loopback,
+    default=Listen(IPv4Address("127.0.0.1"), 15090),
+)
 TLS_SUITES: Final[Key[tuple[str, ...]]] = Key(
     "tls_suites",
     "the cipher suites that sessions may use, the preferred first",
@@ -177,7 +185,8 @@ TLS_GROUPS: Final[Key[tuple[str, ...]]] = Key(
 )
 KEYS: Final[tuple[Key[object], ...]] = (
     TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
-    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, TLS_SUITES, TLS_GROUPS,
+    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
+    TLS_SUITES, TLS_GROUPS,
 )  # fmt: skip
 
 
@@ -216,6 +225,7 @@ def parse_settings(
         members=source.get(MEMBERS),
         admin_socket=_admin_socket(source),
         daemon_uid=source.get(DAEMON_UID),
+        metrics_listen=source.get(METRICS_LISTEN),
         tls_suites=source.get(TLS_SUITES),
         tls_groups=source.get(TLS_GROUPS),
     )

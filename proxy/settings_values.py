@@ -5,6 +5,7 @@ An error without a text lets the key's own words say what is accepted; one with 
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -16,10 +17,27 @@ from ipaddress import (
 from itertools import pairwise
 from typing import Final, TypeAlias
 
+from typing_extensions import override
+
 from ca.messages import parse_fingerprint, parse_token
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a TCP socket listens."""
+
+    address: Address
+    port: int
+
+    @override
+    def __str__(self) -> str:
+        """Write it as the settings do."""
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
 
 _NEVER_MEMBERS: Final = {
     "this network": ("0.0.0.0/8", "::/128"),
@@ -32,6 +50,7 @@ _NEVER_MEMBERS: Final = {
 _FORBIDDEN: Final = tuple(
     (ip_network(prefix), kind) for kind, prefixes in _NEVER_MEMBERS.items() for prefix in prefixes
 )
+_LOOPBACKS: Final = {4: ip_network("127.0.0.0/8"), 6: ip_network("::1")}
 LONGEST_SOCKET_PATH: Final = 107
 """Bytes of ``sun_path`` without its closing zero (unix(7))."""
 
@@ -185,6 +204,23 @@ def token(value: object) -> str:
     except ValueError:  # its text might repeat parts of the token
         raise ValueError from None
     return text
+
+
+def loopback(value: object) -> Listen | None:
+    """Parse a loopback address with a port, or ``off``, which is None."""
+    text = _text(value)
+    if text == "off":
+        return None
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        raise ValueError
+    try:
+        address = IPv4Address(match[2]) if match[2] else IPv6Address(match[1])
+    except ValueError:
+        raise ValueError from None
+    if address not in _LOOPBACKS[address.version]:
+        raise ValueError(f"{address} is not loopback: none but the pod's own programs may ask")
+    return Listen(address, int(match[3]))
 
 
 def path(value: object) -> str:

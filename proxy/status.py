@@ -45,13 +45,12 @@ def _pod(certificate: PodCertificate) -> JsonObject:
 
 
 def _session(session: Session, now: float) -> JsonObject:
-    state = "confirmed" if session.confirmed else "unconfirmed"
     return {
         "peer": _pod(session.peer),
         "peer_serial": f"{session.peer.serial:x}",
         "peer_not_after": session.peer.not_after,
         "endpoint": f"{_host(session.endpoint[0])}:{session.endpoint[1]}",
-        "state": "retired" if session.retired else state,
+        "state": session.state,
         "role": "initiator" if session.is_initiator else "responder",
         "generation": session.generation,
         "datagram_bytes": session.path.size,

@@ -61,7 +61,9 @@ class Enrolment:
         self._ca = ca_client.Ca(
             settings.ca_address, settings.ca_root_fingerprint, settings.trust_domain
         )
-        self._renewals = 0
+        self.renewals = self.failures = (
+            0  # attempts since the start that brought a certificate, or none
+        )
         self._is_end_told = False
         self._next: tuple[EllipticCurvePrivateKey, bytes] | None = None
 
@@ -89,7 +91,7 @@ class Enrolment:
             else:
                 self._next = None
                 self._is_end_told = False
-                self._renewals += 1
+                self.renewals += 1
                 self._tell("certificate_renewed", answer, means)
                 adopt(self.credential, self.wall_offset)
 
@@ -97,7 +99,7 @@ class Enrolment:
         """Return how renewals fare: seconds until the next attempt, failures since the last, and why."""
         renewal = self.renewal
         return {
-            "renewals": self._renewals,
+            "renewals": self.renewals,
             "next_seconds": max(0, round(renewal.next_at - now)),
             "failures": renewal.failures,
             "last_error": renewal.last_error or None,
@@ -153,6 +155,7 @@ class Enrolment:
 
     def _failed(self, error: Exception, *, is_refusal: bool) -> None:
         now, renewal = self._now(), self.renewal
+        self.failures += 1
         renewal.failed(now, str(error), self._random(), is_refusal=is_refusal)
         logs.event(
             "renewal_failed",

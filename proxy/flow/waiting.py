@@ -38,6 +38,10 @@ class WaitingPackets:
         self._count += 1
         self._bytes += size
 
+    def __len__(self) -> int:
+        """Return how many packets wait, in all."""
+        return self._count
+
     def __contains__(self, address: bytes) -> bool:
         """Say whether packets wait for an address."""
         return address in self._queues

@@ -44,6 +44,11 @@ class Answers:
         self._tombstones: set[_Key] = set()
         self._budget = Budget()
 
+    @property
+    def half_open(self) -> int:
+        """How many are under way, or were refused less than `REFUSED_LIFE` ago."""
+        return len(self._half_open)
+
     def receive_hello(self, hello: Hello, source: Endpoint, now: float) -> None:
         """Answer with a cookie: one HMAC, 36 bytes for 1,200, nothing kept."""
         cookie = self._jar.bake(source, hello.handshake_id, now)

@@ -44,6 +44,11 @@ class Calls:
         self._by_id: dict[int, _Call] = {}
         self._budget = Bucket(*BUDGET)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls are not ended yet."""
+        return len(self._by_address)
+
     def connect(self, address: bytes, now: float) -> None:
         """Begin a call, unless one to this address is under way or too many are."""
         if address not in self._by_address and len(self._by_address) < MOST_CALLS:

@@ -24,6 +24,7 @@ from proxy.session.profile import TlsProfile
 from proxy.session.session import Session
 from proxy.session.timers import Timers
 from proxy.session.tls import TlsEnd, make_context
+from proxy.session.totals import Totals
 from proxy.session.wire import DONE, FLIGHT, HELLO, HINT, NONCE, RECORD_OVERHEAD, RETRY
 
 Entropy = Callable[[int], bytes]
@@ -64,6 +65,7 @@ class Registry:
         self.outbox: list[tuple[bytes, Endpoint]] = []
         self.events: deque[Event] = deque()
         self.sent: Counter[str] = Counter()
+        self.totals = Totals()
         self.drops = drops
         self._credential = credential
         self._profile = profile
@@ -80,7 +82,8 @@ class Registry:
             self.outbox.append((datagram, endpoint))
 
     def tell(self, event: Event) -> None:
-        """Queue an event; a refusal is counted too."""
+        """Queue an event, and count it; a refusal is a drop too."""
+        self.totals.hear(event)
         if isinstance(event, HandshakeRefused):
             self.drops[event.refusal.reason] += 1
         self.events.append(event)
@@ -234,7 +237,7 @@ class Registry:
         pair.remove(session)
         if not pair.sessions:
             del self.pairs[key]
-        self.events.append(SessionClosed(session, why))
+        self.tell(SessionClosed(session, why))
 
     def _close_refused(self, now: float) -> None:
         """Judge the chain of each session again; those that fail end, and nothing happens to others."""

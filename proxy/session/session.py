@@ -21,6 +21,9 @@ SESSION_LIFE: Final = 900.0
 RETIRED_LIFE: Final = 30.0
 """Seconds a session that no longer seals still opens records under way."""
 
+UNCONFIRMED, CONFIRMED, RETIRED = STATES = ("unconfirmed", "confirmed", "retired")
+"""No record of the peer has opened yet; it seals; it only opens what is under way."""
+
 
 class Session:
     """Seals and opens records; plain counters, no I/O. ``confirmed`` once a record of the peer has opened."""
@@ -98,6 +101,11 @@ class Session:
     def ends(self) -> float:
         """When it stops to seal and open, in monotonic seconds."""
         return self._ends
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`."""
+        return RETIRED if self.retired else CONFIRMED if self.confirmed else UNCONFIRMED
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -83,6 +83,7 @@ class SessionTable:
         self.sessions = self._registry.sessions
         self.current = self._registry.current
         self.sent = self._registry.sent
+        self.totals = self._registry.totals
         self.received: Counter[str] = Counter()
         self._drops = drops
         self._hints: Counter[int] = Counter()
@@ -99,6 +100,20 @@ class SessionTable:
     @wall_offset.setter
     def wall_offset(self, seconds: float) -> None:
         self._registry.wall_offset = seconds
+
+    @property
+    def half_open(self) -> int:
+        """How many handshakes that others began are under way, or were refused a moment ago."""
+        return self._answers.half_open
+
+    @property
+    def calls(self) -> int:
+        """How many addresses are being called."""
+        return self._calls.under_way
+
+    def can_prove(self, now: float) -> bool:
+        """Say whether our own certificate is good now."""
+        return self._registry.can_prove(now)
 
     # What a driver calls.
 
@@ -170,7 +185,7 @@ class SessionTable:
             self._answers.confirmed(exchange, now)
         del self._registry.confirming[session.index]
         session.confirmed = True
-        self._registry.events.append(SessionOpened(session))
+        self._registry.tell(SessionOpened(session))
         self._inherit_size(session, now)
         self._promote(session, now)
         self._upkeep.begin(session, now)

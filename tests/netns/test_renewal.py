@@ -44,6 +44,10 @@ def has_no_session(proxy: Proxy) -> bool:
     return not proxy.status()["sessions"]
 
 
+def readiness(fabric: Fabric, name: str) -> str:
+    return fabric[name].run(["curl", "-sS", "http://127.0.0.1:15090/readyz"]).stdout
+
+
 def replies(ping: Process) -> int:
     return ping.stdout.count(" bytes from ")
 
@@ -97,6 +101,8 @@ def test_pods_whose_certificates_ended_open_no_session_and_heal_when_the_ca_is_b
         assert status["remaining_seconds"] <= 0
         assert status["renewal"]["failures"] > 0
         assert "Connection refused" in status["renewal"]["last_error"]
+        ended = "the certificate has ended: the certificate authority has not renewed it\n"
+        assert readiness(fabric, name) == ended
 
     project.ca.serve(*SHORT)
     for name in fabric.pods:
@@ -106,4 +112,5 @@ def test_pods_whose_certificates_ended_open_no_session_and_heal_when_the_ca_is_b
         told = certified(project[name])
         assert {event["means"] for event in told[1:]} == {"key"}, "the token has expired"
         assert project[name].event_names().count("certificate_ended") == 1
+        assert readiness(fabric, name) == "ok\n"
         assert project[name].status()["certificate"]["renewal"]["failures"] == 0

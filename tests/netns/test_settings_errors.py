@@ -78,6 +78,7 @@ def bench() -> Iterator[Bench]:
             "daemon_uid": 15443,
             "tls_suites": ["TLS_AES_256_GCM_SHA384"],
             "tls_groups": ["X25519MLKEM768"],
+            "metrics_listen": "[::1]:15091",
         }
         yield Bench(fabric, pod, ca, right, kernel_state(pod))
 
@@ -104,6 +105,7 @@ TOKEN = "a join token as `tencrypt ca token` prints it, or token_file instead"
 MEMBERS = 'a list of addresses and prefixes, at least one, as ["10.0.0.0/24", "fd00::/64"]'
 SOCKET = "an absolute path of at most 107 bytes"
 UID = "a number from 1 to 65533"
+METRICS_LISTEN = 'a loopback address and port, as 127.0.0.1:15090 or [::1]:15090, or "off"'
 SUITES = "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
 GROUPS = "X25519MLKEM768, secp384r1, secp256r1"
 
@@ -140,6 +142,13 @@ MISTAKES: list[tuple[str, Value, str]] = [
     ("daemon_uid", 0, UID),
     ("daemon_uid", 65534, UID),
     ("daemon_uid", 1.5, UID),
+    ("metrics_listen", 15090, METRICS_LISTEN),
+    ("metrics_listen", "localhost:15090", METRICS_LISTEN),
+    (
+        "metrics_listen",
+        "0.0.0.0:15090",
+        "0.0.0.0 is not loopback: none but the pod's own programs may ask",
+    ),
     ("tls_suites", ["TLS_AES_128_GCM_SHA256"], f"'TLS_AES_128_GCM_SHA256' is none of {SUITES}"),
     ("tls_suites", "TLS_AES_256_GCM_SHA384", f"a list of at least one of {SUITES}"),
     ("tls_groups", ["X448"], f"'X448' is none of {GROUPS}"),
@@ -181,7 +190,7 @@ def test_a_missing_key_is_named(bench: Bench) -> None:
 def test_an_unknown_key_is_told_with_what_was_meant(bench: Bench) -> None:
     path = bench.write({"sesion_port": 15443})
     meant = "did you mean session_port?"
-    assert bench.refuse(path) == f"{path}:16: sesion_port is not a setting: {meant}"
+    assert bench.refuse(path) == f"{path}:17: sesion_port is not a setting: {meant}"
 
 
 def test_a_file_that_is_not_there_or_no_toml_is_told(bench: Bench) -> None:
@@ -261,7 +270,7 @@ def test_a_token_file_that_cannot_serve_is_told(bench: Bench, how: str) -> None:
         "public": f"every user can read it: chmod o= {file.name}",
         "empty": "the file holds no join token",
     }[how]
-    line = 16 if how == "both" else 15
+    line = 17 if how == "both" else 16
     assert bench.refuse(path) == f'{path}:{line}: token_file = "{name}": {reason}'
 
 

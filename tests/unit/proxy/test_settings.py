@@ -22,7 +22,9 @@ from proxy.settings import (
     describe,
     parse_settings,
 )
+from proxy.settings_values import Listen
 
+METRICS_LISTEN = 'a loopback address and port, as 127.0.0.1:15090 or [::1]:15090, or "off"'
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 EXAMPLE = Path(__file__).parents[3] / "examples/pod.toml"
 FINGERPRINT = "sha256:" + "ab" * 32
@@ -86,6 +88,7 @@ def test_a_full_file_is_understood() -> None:
         session_port="4000",
         admin_socket='"/tmp/a.sock"',
         daemon_uid="2000",
+        metrics_listen='"[::1]:9000"',
         tls_suites='["TLS_AES_256_GCM_SHA384"]',
         tls_groups='["secp384r1"]',
     )
@@ -103,6 +106,7 @@ def test_a_full_file_is_understood() -> None:
         members=(ip_network("10.0.0.0/24"), ip_network("fd00::/64")),
         admin_socket="/tmp/a.sock",
         daemon_uid=2000,
+        metrics_listen=Listen(ip_address("::1"), 9000),
         tls_suites=("TLS_AES_256_GCM_SHA384",),
         tls_groups=("secp384r1",),
     )
@@ -114,6 +118,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert settings.addresses == ()
     assert settings.session_port == 15443
     assert settings.daemon_uid == 15443
+    assert settings.metrics_listen == Listen(ip_address("127.0.0.1"), 15090)
     assert settings.tls_profile == DEFAULT_PROFILE
     assert settings.admin_socket == "/run/tencrypt/shop.nginx1.sock"
 
@@ -142,6 +147,16 @@ def test_a_fingerprint_may_be_written_as_openssl_prints_it() -> None:
     assert settings.ca_root_fingerprint == FINGERPRINT
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "[::1]"])
+def test_metrics_listen_takes_loopback_and_is_written_as_it_was(address: str) -> None:
+    settings = parse(file_text(metrics_listen=f'"{address}:9000"'))
+    assert str(settings.metrics_listen) == f"{address}:9000"
+
+
+def test_metrics_listen_can_be_off() -> None:
+    assert parse(file_text(metrics_listen='"off"')).metrics_listen is None
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -160,6 +175,33 @@ def test_a_fingerprint_may_be_written_as_openssl_prints_it() -> None:
         (
             file_text(daemon_uid="0"),
             "pod.toml:9: daemon_uid = 0: a number from 1 to 65533",
+        ),
+        *(
+            (
+                file_text(metrics_listen=f'"{text}"'),
+                f'pod.toml:9: metrics_listen = "{text}": {METRICS_LISTEN}',
+            )
+            for text in (
+                "",
+                "127.0.0.1",
+                "127.0.0.1:0",
+                "127.0.0.1:65536",
+                "127.0.0.256:9000",
+                "127.0.0.1:9000 ",
+                "[127.0.0.1]:9000",
+                "::1:9000",
+                "[::1%lo]:9000",
+                "localhost:9000",
+                "OFF",
+            )
+        ),
+        *(
+            (
+                file_text(metrics_listen=f'"{text}"'),
+                f'pod.toml:9: metrics_listen = "{text}": {text.rpartition(":")[0].strip("[]")} '
+                "is not loopback: none but the pod's own programs may ask",
+            )
+            for text in ("0.0.0.0:9000", "10.0.0.1:9000", "[::]:9000", "[fd00::1]:9000")
         ),
         (
             file_text(trust_domain=None),

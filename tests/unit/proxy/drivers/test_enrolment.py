@@ -152,6 +152,7 @@ async def live(world: World, hours: float) -> Lived:
         members=(ip_network("10.0.0.0/24"),),
         admin_socket="/run/tencrypt/admin.sock",
         daemon_uid=15443,
+        metrics_listen=None,
         tls_suites=DEFAULT_PROFILE.suites,
         tls_groups=DEFAULT_PROFILE.groups,
     )
@@ -209,6 +210,9 @@ async def test_certificate_is_kept_through_an_outage_and_renewed_after_it(
     failures = told(caplog, "renewal_failed")
     assert [f["attempt"] for f in failures] == list(range(1, len(failures) + 1))
     assert failures[0]["reason"] == "away"
+    assert lived.status["failures"] == 0, "since the last success"
+    since_start = lived.enrolment.renewals, lived.enrolment.failures
+    assert since_start == (1, len(failures))
     lefts = [int(str(f["seconds_left"])) for f in failures]
     assert lefts == sorted(lefts, reverse=True)
     assert 4 * HOUR - 60 < lefts[-1] < 13.2 * HOUR

@@ -1,0 +1,54 @@
+"""Whether this pod can talk to its project now: what `GET /readyz` and ``tencrypt_ready`` say."""
+
+import fcntl
+import socket
+import struct
+from typing import Final
+
+from proxy.drivers.tun import Tun
+from proxy.session.table import SessionTable
+
+# linux/if_tun.h, linux/sockios.h and linux/if.h.
+_TUNGETIFF: Final = 0x800454D2
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_UP: Final = 0x1
+_IFREQ: Final = struct.Struct("16sH22x")
+
+
+class Readiness:
+    """Ready from `serves` on, while the certificate is good and the tunnel takes packets."""
+
+    def __init__(self, tun: Tun) -> None:
+        """Judge the tunnel by ``tun``; asking takes no privilege."""
+        self._tun = tun
+        self._table: SessionTable | None = None
+
+    def serves(self, table: SessionTable) -> None:
+        """Note that packets flow, by the sessions of ``table``."""
+        self._table = table
+
+    def why_not(self, now: float) -> str:
+        """Return in one line why the pod is not ready, or nothing where it is; ``now`` is monotonic."""
+        if self._table is None:
+            return "no certificate yet: the certificate authority has not answered"
+        if not self._table.can_prove(now):
+            return "the certificate has ended: the certificate authority has not renewed it"
+        return tunnel_fault(self._tun)
+
+
+def tunnel_fault(tun: Tun) -> str:
+    """Return in one line why a tunnel takes no packets, or nothing."""
+    try:
+        name, _ = _IFREQ.unpack(fcntl.ioctl(tun.fileno(), _TUNGETIFF, bytes(_IFREQ.size)))
+    except OSError:
+        return "the tunnel is detached: its device is gone"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asks:
+            answer = fcntl.ioctl(asks, _SIOCGIFFLAGS, _IFREQ.pack(name, 0))
+    except OSError as error:
+        return f"the tunnel's state cannot be read: {error.strerror}"
+    _, flags = _IFREQ.unpack(answer)
+    if flags & _IFF_UP:
+        return ""
+    text = name.rstrip(b"\0").decode()
+    return f"the tunnel {text} is down"
