@@ -59,6 +59,7 @@ class Pump:
         self._last = self._look_out_after = self._look_out_until = 0.0
         self._sources = {lane.fileno(): lane for lane in self._lanes()}
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
 
     def start(self) -> None:
         """Take packets from now on."""
@@ -157,12 +158,22 @@ class Pump:
             self._drops[Drop.TUN] += 1
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer = self._due = None
         self._table.handle_timer(self._loop.time())
         self.settle()
 
     def settle(self) -> None:
-        """Do what the last call left to be done: events, datagrams, the next timer."""
+        """Do what the last call left to be done: events, datagrams, replies, the next timer."""
+        if self._table.has_news or self._outbound.replies:
+            self._tell_news()
+        due = self._table.next_timer()
+        if due != self._due:
+            self._due = due
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+
+    def _tell_news(self) -> None:
         while event := self._table.next_event():
             if isinstance(event, SessionOpened):
                 for sending in self._outbound.flush(event.session, self._loop.time()):
@@ -173,12 +184,6 @@ class Pump:
         for data, endpoint in self._table.datagrams_to_send():
             self._send((data, len(data), endpoint, 0))
         self._reply()
-        due = self._table.next_timer()
-        if self._timer is not None and (due is None or due != self._timer.when()):
-            self._timer.cancel()
-            self._timer = None
-        if due is not None and self._timer is None:
-            self._timer = self._loop.call_at(due, self._on_timer)
 
     def _reply(self) -> None:
         """Write to tenc0 what an application must be told of packets that were refused."""

@@ -147,6 +147,11 @@ class SessionTable:
         """Do what is due."""
         self._registry.timers.run(now)
 
+    @property
+    def has_news(self) -> bool:
+        """Say whether events or datagrams wait: asked after each packet."""
+        return bool(self._registry.events or self._registry.outbox)
+
     def next_event(self) -> Event | None:
         """Return the oldest event not yet told."""
         return self._registry.events.popleft() if self._registry.events else None
