@@ -178,9 +178,10 @@ class _Daemon:
         outbound = Outbound(table, own, members, self._drops)
         inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu)
         sockets: dict[int, SessionSocket] = {
-            a.version: SessionSocket(a, settings.session_port) for a in self._place.addresses
+            a.version: SessionSocket(a, settings.session_port, settings.offloads)
+            for a in self._place.addresses
         }
-        self._tun.offload({"tso", "uso"})
+        self._tun.offload(settings.offloads)
         pump = Pump(
             tun=self._tun,
             sockets=sockets,
@@ -195,7 +196,9 @@ class _Daemon:
         def status() -> JsonObject:
             now = loop.time()
             renewal = enrolment.status(now)
-            return report(enrolment.credential.own, renewal, table, self._drops, now)
+            return report(
+                enrolment.credential.own, renewal, table, self._drops, now, pump.offloads()
+            )
 
         def adopt(credential: Credential, wall_offset: float) -> None:
             table.wall_offset = wall_offset
@@ -215,7 +218,7 @@ class _Daemon:
         async with serving, asyncio.TaskGroup() as tasks:
             pump.start()
             self._readiness.serves(table)
-            self._metrics.parts = metrics.Parts(table, outbound, enrolment)
+            self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads)
             others = (
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),

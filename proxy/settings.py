@@ -59,6 +59,7 @@ class Settings:
     metrics_listen: Listen | None
     tls_suites: tuple[str, ...]
     tls_groups: tuple[str, ...]
+    offloads: tuple[str, ...]
 
     @property
     def tls_profile(self) -> TlsProfile:
@@ -183,10 +184,18 @@ TLS_GROUPS: Final[Key[tuple[str, ...]]] = Key(
     default=DEFAULT_PROFILE.groups,
     from_environment=list_from_environment,
 )
+OFFLOADS: Final[Key[tuple[str, ...]]] = Key(
+    "offloads",
+    "what the kernel may put together or cut; what it cannot is left off by itself",
+    f"a list of some of {', '.join(values.OFFLOADS)}, or none: []",
+    values.offloads,
+    default=values.OFFLOADS,
+    from_environment=list_from_environment,
+)
 KEYS: Final[tuple[Key[object], ...]] = (
     TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
     CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
-    TLS_SUITES, TLS_GROUPS,
+    TLS_SUITES, TLS_GROUPS, OFFLOADS,
 )  # fmt: skip
 
 
@@ -228,6 +237,7 @@ def parse_settings(
         metrics_listen=source.get(METRICS_LISTEN),
         tls_suites=source.get(TLS_SUITES),
         tls_groups=source.get(TLS_GROUPS),
+        offloads=source.get(OFFLOADS),
     )
     _check_members(source, settings)
     _check_claims(source, settings, wall)

@@ -187,6 +187,21 @@ def host(ca_address: str) -> str:
     return match[2]
 
 
+OFFLOADS: Final = ("tso", "uso", "gso", "gro")
+"""What the kernel may put together or cut for us: TCP and UDP from tenc0, what we send, what we receive."""
+
+
+def offloads(value: object) -> tuple[str, ...]:
+    """Parse a list of offloads, each once; none at all is a choice too."""
+    chosen = _items(value)
+    for one in chosen:
+        if one not in OFFLOADS:
+            raise ValueError(f"{one!r} is none of {', '.join(OFFLOADS)}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError("one is listed twice")
+    return tuple(chosen)
+
+
 def fingerprint(value: object) -> str:
     """Parse a SHA-256 fingerprint; returns ``sha256:`` and lower-case digits."""
     text = _text(value)

@@ -1,6 +1,6 @@
 """What `tencrypt status` shows: gathered from the running parts as plain data, and drawn as text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from proxy.credentials.certificate import PodCertificate
@@ -8,16 +8,22 @@ from proxy.drops import Drops
 from proxy.session.profile import DEFAULT_PROFILE
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
+from proxy.session.wire import MOST_DATAGRAMS
 
 JsonObject = dict[str, object]
 
 
-def report(
-    own: PodCertificate, renewal: JsonObject, table: SessionTable, drops: Drops, now: float
+def report(  # noqa: PLR0913, PLR0917 - what it is about
+    own: PodCertificate,
+    renewal: JsonObject,
+    table: SessionTable,
+    drops: Drops,
+    now: float,
+    offloads: Mapping[str, bool],
 ) -> JsonObject:
     """Return the status as JSON-ready data; ages and lives in seconds, times as Unix seconds.
 
-    ``renewal`` says how the own certificate's renewals fare.
+    ``renewal`` says how the own certificate's renewals fare, ``offloads`` which are in use.
     """
     wall = now + table.wall_offset
     sessions = sorted(table.sessions.values(), key=lambda s: (s.peer.pod, -s.generation))
@@ -30,6 +36,7 @@ def report(
             "renewal": renewal,
         },
         "tls": {"suites": list(table.profile.suites), "groups": list(table.profile.groups)},
+        "offloads": dict(offloads),
         "sessions": [_session(session, now) for session in sessions],
         "datagrams": {"sent": dict(table.sent), "received": dict(table.received)},
         "drops": {str(reason): count for reason, count in sorted(drops.items()) if count},
@@ -57,6 +64,7 @@ def _session(session: Session, now: float) -> JsonObject:
         "cipher": session.suite,
         "group": session.group,
         "age_seconds": round(now - session.opened, 3),
+        "record_datagrams": session.limit.most,
         "records_incomplete": session.opener.incomplete,
         "packets_in": session.packets_in,
         "packets_out": session.packets_out,
@@ -76,6 +84,7 @@ def draw(status_untrusted: JsonObject) -> str:
         f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
         f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
         *_limits(_dict(status_untrusted["tls"])),
+        *_missing(_dict(status_untrusted["offloads"])),
         *_trouble(_dict(certificate["renewal"])),
         "",
     ]
@@ -83,6 +92,11 @@ def draw(status_untrusted: JsonObject) -> str:
     rows = [_row(session) for session in sessions]
     heads = ("PEER", "IDENTITY", "ENDPOINT", "STATE", "CIPHER", "GROUP", "AGE", "IN", "OUT")
     lines += draw_table([heads, *rows]) if rows else ["no sessions"]
+    lines += [
+        f"{_dict(session['peer'])['name']}: the path loses, records of {session['record_datagrams']} datagrams at most"
+        for session in sessions
+        if session["record_datagrams"] != MOST_DATAGRAMS
+    ]
     drops = _dict(status_untrusted["drops"])
     lines += (
         ["", *(draw_table([("REFUSED", "COUNT"), *((k, str(v)) for k, v in drops.items())]))]
@@ -98,6 +112,12 @@ def _limits(tls: JsonObject) -> list[str]:
     if (suites, groups) == (DEFAULT_PROFILE.suites, DEFAULT_PROFILE.groups):
         return []
     return [f"TLS limited to {', '.join(suites)}; {', '.join(groups)}"]
+
+
+def _missing(offloads: JsonObject) -> list[str]:
+    """Return which offloads are not in use, if any: packets then cost more."""
+    off = [name for name, used in offloads.items() if not used]
+    return [f"without offloads: {', '.join(off)}"] if off else []
 
 
 def _trouble(renewal: JsonObject) -> list[str]:

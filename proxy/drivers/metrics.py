@@ -5,7 +5,7 @@ session is one, so a pod has at most some 250 series however large its project i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,6 +21,7 @@ from proxy.outbound import Outbound
 from proxy.session.registry import CONTROL, KINDS
 from proxy.session.session import STATES
 from proxy.session.table import SessionTable
+from proxy.session.wire import MOST_DATAGRAMS
 
 SECURITY: Final = "encrypted"
 """The only way that packets go in this release; the label is there so that another can stand beside it."""
@@ -49,6 +50,8 @@ class Parts:
     table: SessionTable
     outbound: Outbound
     certificate: CertificateState
+    offloads: Callable[[], Mapping[str, bool]]
+    """Which are in use."""
 
 
 class ProxyMetrics(Collector):
@@ -87,6 +90,7 @@ class ProxyMetrics(Collector):
             yield from _traffic(self.parts.table)
             yield from _sessions(self.parts.table)
             yield from _queues(self.parts)
+            yield from _offloads(self.parts)
             yield from _certificate(self.parts.certificate, self._now())
 
 
@@ -177,6 +181,21 @@ def _queues(parts: Parts) -> Iterator[Metric]:
         ("tencrypt_calls", "Addresses that are being called.", parts.table.calls),
     ):
         yield _gauge(name, help_text, (), [((), value)])
+
+
+def _offloads(parts: Parts) -> Iterator[Metric]:
+    yield _gauge(
+        "tencrypt_offload",
+        "1 for each offload that is in use: without, packets cost more.",
+        ("offload",),
+        [((name,), used) for name, used in parts.offloads().items()],
+    )
+    yield _gauge(
+        "tencrypt_sessions_small_records",
+        "Sessions whose path loses so much that their records are small.",
+        (),
+        [((), sum(s.limit.most < MOST_DATAGRAMS for s in parts.table.sessions.values()))],
+    )
 
 
 def _certificate(state: CertificateState, now: float) -> Iterator[Metric]:

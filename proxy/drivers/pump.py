@@ -68,6 +68,15 @@ class Pump:
             self._epoll.register(lane.fileno(), select.EPOLLIN)
         self._loop.add_reader(self._epoll.fileno(), self._run)
 
+    def offloads(self) -> dict[str, bool]:
+        """Which of the offloads are in use; names as in the settings."""
+        sockets = self._sockets.values()
+        tunnel = {name: name in self._tun.offloads for name in ("tso", "uso")}
+        return tunnel | {
+            "gso": all(one.cuts for one in sockets),
+            "gro": all(one.joins for one in sockets),
+        }
+
     def stop(self) -> None:
         """Take none, close all sessions in good order."""
         self._loop.remove_reader(self._epoll.fileno())

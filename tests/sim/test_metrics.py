@@ -23,6 +23,7 @@ from proxy.session.wire import RECORD, Hello
 OPERATING = Path(__file__).parents[2] / "docs/operating.md"
 OFFSET = START.timestamp()
 MOST_SERIES = 250
+OFFLOADS = {"tso": True, "uso": False, "gso": True, "gro": True}
 
 Values = dict[tuple[str, ...], float]
 
@@ -53,7 +54,7 @@ class Scraped:
         metrics = ProxyMetrics("1.2.3", node.drops, lambda: self.why_not, now)
         self.metrics, self.registry = metrics, registry(metrics)
         certified = Certified(node.credential, Renewal.begin(100.0, 1000.0, 0.5))
-        metrics.parts = Parts(node.table, node.outbound, certified)
+        metrics.parts = Parts(node.table, node.outbound, certified, lambda: OFFLOADS)
 
     def values(self, name: str) -> Values:
         """Return the samples of a metric by the values of their labels, in the labels' order by name."""

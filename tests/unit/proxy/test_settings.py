@@ -91,6 +91,7 @@ def test_a_full_file_is_understood() -> None:
         metrics_listen='"[::1]:9000"',
         tls_suites='["TLS_AES_256_GCM_SHA384"]',
         tls_groups='["secp384r1"]',
+        offloads='["gso"]',
     )
     assert parse(text) == Settings(
         trust_domain="shop.example",
@@ -109,6 +110,7 @@ def test_a_full_file_is_understood() -> None:
         metrics_listen=Listen(ip_address("::1"), 9000),
         tls_suites=("TLS_AES_256_GCM_SHA384",),
         tls_groups=("secp384r1",),
+        offloads=("gso",),
     )
 
 
@@ -327,6 +329,23 @@ def test_a_ca_address_is_scheme_host_and_port(address: str) -> None:
 @pytest.mark.parametrize("address", ["https://[fd01::2]:8443", "https://ca.shop.svc:8443"])
 def test_a_ca_may_have_an_ipv6_address_or_a_name(address: str) -> None:
     assert parse(file_text(ca_address=f'"{address}"')).ca_address == address
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('offloads = ["lro"]', "'lro' is none of tso, uso, gso, gro"),
+        ('offloads = ["gso", "gso"]', "one is listed twice"),
+        ('offloads = "gso"', "a list of some of tso, uso, gso, gro, or none: []"),
+    ],
+)
+def test_offloads_are_those_that_there_are(line: str, reason: str) -> None:
+    assert mistake(file_text() + line + "\n").endswith(f"{line}: {reason}")
+
+
+@pytest.mark.parametrize("given", [[], ["gro"], ["tso", "uso", "gso", "gro"]])
+def test_offloads_are_chosen(given: list[str]) -> None:
+    assert parse(file_text(offloads=str(given).replace("'", '"'))).offloads == tuple(given)
 
 
 @pytest.mark.parametrize(

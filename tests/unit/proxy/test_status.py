@@ -14,6 +14,7 @@ def status(remaining: int, renewal: JsonObject) -> JsonObject:
             "suites": list(DEFAULT_PROFILE.suites),
             "groups": list(DEFAULT_PROFILE.groups),
         },
+        "offloads": {"tso": True, "uso": True, "gso": True, "gro": True},
         "sessions": [],
         "drops": {},
     }
@@ -30,6 +31,11 @@ def test_people_hear_of_renewals_only_where_they_fail() -> None:
         "renewal failed (3 in a row), again in 0m42s: no answer in 10 s",
         "",
     ]
+
+
+def test_people_hear_of_offloads_that_are_not_in_use() -> None:
+    off = status(7200, GOOD) | {"offloads": {"tso": True, "uso": False, "gso": True, "gro": False}}
+    assert draw(off).splitlines()[2] == "without offloads: uso, gro"
 
 
 def test_ended_certificate_has_nothing_left() -> None:

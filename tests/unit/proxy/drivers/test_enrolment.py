@@ -154,6 +154,7 @@ async def live(world: World, hours: float) -> Lived:
         daemon_uid=15443,
         metrics_listen=None,
         tls_suites=DEFAULT_PROFILE.suites,
+        offloads=(),
         tls_groups=DEFAULT_PROFILE.groups,
     )
     world.until = BOOT + hours * HOUR

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from proxy.drivers import udp
 from proxy.drivers.udp import Lane, SessionSocket
 from proxy.session.wire import FLIGHT, HELLO, HINT, RECORD, RETRY
 
@@ -109,3 +110,47 @@ def test_port_that_another_program_has_is_not_shared(session: SessionSocket) -> 
         pytest.raises(OSError, match="in use"),
     ):
         other.bind((host, port))
+
+
+def test_datagrams_that_leave_by_one_send_arrive_one_by_one(
+    session: SessionSocket, peer: socket.socket
+) -> None:
+    data = b"".join(bytes((n,)) * 100 for n in range(9)) + b"rest"
+    assert session.send(data, 100, peer.getsockname()[:2])
+    assert [peer.recv(2000) for _ in range(10)] == [
+        data[at : at + 100] for at in range(0, 904, 100)
+    ]
+    assert session.cuts
+
+
+def test_send_that_the_kernel_does_not_cut_goes_one_by_one_for_a_minute(
+    session: SessionSocket, peer: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device without checksums; here by more datagrams than any kernel cuts at once."""
+    now = 1000.0
+    monkeypatch.setattr(udp.clock, "monotonic", lambda: now)
+    many, few = bytes(10 * 200), bytes(10 * 3)
+    assert session.send(many, 10, peer.getsockname()[:2])
+    assert [peer.recv(2000) for _ in range(200)] == [bytes(10)] * 200
+    assert not session.cuts
+    cuts = []
+    for pause in (59, 2):
+        now += pause
+        assert session.send(few, 10, peer.getsockname()[:2])
+        cuts.append(session.cuts)
+    assert cuts == [False, True]
+    assert [peer.recv(2000) for _ in range(6)] == [bytes(10)] * 6
+
+
+def test_path_that_takes_no_datagram_says_nothing_about_cutting(session: SessionSocket) -> None:
+    family = session.lanes[0].socket.family
+    nowhere = "240.0.0.1" if family == socket.AF_INET else "2001:db8::1"
+    assert not session.send(bytes(100), 10, (nowhere, 9))
+    assert session.cuts
+
+
+@pytest.mark.parametrize("offloads", [{"gso"}, {"gro"}, set()])
+def test_offloads_that_were_not_asked_for_are_not_used(offloads: set[str]) -> None:
+    made = SessionSocket(ip_address("127.0.0.1"), 0, offloads)
+    assert (made.cuts, made.joins) == ("gso" in offloads, "gro" in offloads)
+    made.close()
