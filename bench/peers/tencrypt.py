@@ -8,7 +8,6 @@ from support.namespaces import Fabric
 from support.processes import run
 from support.tencrypt import TENCRYPT, ProjectCA, Proxy
 
-from bench.cache import program
 from bench.machine import commit
 from bench.peers import Family, Link, outer, pair
 
@@ -18,23 +17,17 @@ NOTHING_NEW: Final = dict.fromkeys(("tcp4", "udp64", "bulkping", "http"), "")
 
 @dataclass(frozen=True)
 class FallBack:
-    """A row of its own: what is run in both pods, or set, after or before Tencrypt is up."""
+    """A row of its own: settings of both pods."""
 
     name: str
-    commands: Sequence[str] = ()
     settings: dict[str, str | int | Sequence[str]] = field(default_factory=dict)
 
 
 FALL_BACKS: Final = (
-    FallBack("no-tso", ["ethtool -K tenc0 tso off"]),
-    FallBack("no-udp-segment", ["ethtool -K eth0 tx-udp-segmentation off"]),
-    FallBack(
-        "no-gso-gro",
-        [
-            "ethtool -K tenc0 tso off gso off gro off",
-            "ethtool -K eth0 tx-udp-segmentation off gso off gro off",
-        ],
-    ),
+    FallBack("no-tso", settings={"offloads": ["uso", "gso", "gro"]}),
+    FallBack("no-gso", settings={"offloads": ["tso", "uso", "gro"]}),
+    FallBack("no-gro", settings={"offloads": ["tso", "uso", "gso"]}),
+    FallBack("no-offload", settings={"offloads": []}),
 )
 
 
@@ -48,8 +41,6 @@ class Tencrypt:
 
     def prepare(self) -> str:
         """Give the command's version and the commit of the tree."""
-        if self.fall_back.commands:
-            program("ethtool")
         words = run([TENCRYPT, "--version"]).stdout.split()
         return f"{words[-1]} ({commit()})"
 
@@ -64,8 +55,6 @@ class Tencrypt:
             agent = proxy.start()
             proxy.wait_for_event("ready")
             pids[pod.label] = (agent.pid, proxy.daemon_pid())
-            for command in self.fall_back.commands:
-                pod.run(command.split())
         address = outer(server, family)
         client.run(["ping", "-c3", "-i0.2", "-W5", address])
         return Link(client, server, address, pids)
