@@ -83,9 +83,14 @@ def foreign_destinations(talk: Talk) -> Iterator[bytes]:
 
 def malformed(talk: Talk) -> Iterator[bytes]:
     v4, v6 = talk.udp(*talk.v4), talk.udp(*talk.v6)
-    # What stands in front: a lying segment size, a reserved byte, less than there must be.
+    # What stands in front: a lying segment size, an unknown flag, less than there must be.
     yield from (b"\0\0" + size.to_bytes(2, "big") + v4 for size in (1, 1448, 0xFFFF))
-    yield from (b"\0" + bytes((reserved,)) + b"\0\0" + v4 for reserved in (1, 128, 255))
+    yield from (b"\0" + bytes((reserved,)) + b"\0\0" + v4 for reserved in (2, 128, 255))
+    yield from (b"\0\1" + size.to_bytes(2, "big") + v4 for size in (1448, 0xFFFF))
+    # One segment, 129 segments, and no protocol that has them.
+    large = talk.udp(*talk.v4, bytes(129))
+    yield from (b"\0\1" + size.to_bytes(2, "big") + large for size in (129, 1))
+    yield b"\0\1\0\x32" + ip_packet(*talk.v4, ICMP, bytes(200))
     yield bytes((PONG, 1, 0, 0))
     yield from (bytes(size) for size in (1, 2, 3))
     # What is no packet.
