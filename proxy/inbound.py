@@ -1,9 +1,9 @@
 """A packet's way in: UDP to TUN, the steps of `proxy.outbound` backwards.
 
 1. `Inbound.datagrams`: what one receive brought, maybe many datagrams of one size.
-2. A record that lies whole among them is opened at once (`_open_whole`). Else each datagram by itself (`_datagram`):
-   what is no record goes to the handshakes (`SessionTable.receive_datagram`); of a record, lengths and receiver index
-   find the session, and counter, token and AEAD open it when its last datagram has come.
+   What is no record goes to the handshakes (`SessionTable.receive_datagram`).
+2. A record that lies whole among them is opened at once (`_open_whole`), else each datagram by itself (`_record`):
+   lengths and receiver index find the session; counter, token and AEAD open the record when its last one has come.
 3. `_deliver`: the first record confirms its session; control records are the table's.
 4. `_packet`: the sender's certificate names the packet's source, and its destination is ours; marks go inside, and
    tenc0 is told what the sender's kernel left to be done.
@@ -36,6 +36,9 @@ from proxy.session.wire import (
 # As in `proxy.outbound`: opened in place, the prefix where the virtio header's last bytes will be.
 HEADROOM: Final = VNET_HEADER - PREFIX
 
+_OTHER_FAMILY: Final = 20
+"""Bytes by which the tunnel's MTU of a pod with IPv4 alone is larger, on the same network."""
+
 
 class Inbound:
     """Datagrams of peers to packets for this pod."""
@@ -63,22 +66,27 @@ class Inbound:
         """
         if total > size:
             return self._many(total, size, source, now, ecn)
-        frame = self._datagram(self.buffer[:total], source, now, ecn)
+        if not total or self.buffer[0] < RECORD:
+            self._table.receive_datagram(self.buffer[:total], source, now)
+            return ()
+        frame = self._record(self.buffer[:total], source, now, ecn)
         return () if frame is None else (frame,)
 
     def _many(
         self, total: int, size: int, source: Endpoint, now: float, ecn: int
     ) -> Iterator[memoryview]:
-        at = 0
+        # Records alone: the kernel sorts by the first byte of what it joined, and handshakes have a queue of their own.
+        at, whole = 0, True
         while at < total:
-            end = self._whole_end(at, size, total)
+            end = self._whole_end(at, size, total) if whole else 0
             session, length = self._open_whole(at, size, source, now, ecn) if end else (None, 0)
             if session is not None and length:
                 frame = self._deliver(session, length, source, now, several=True)
             else:
-                # No whole record, or not what it seemed: each datagram is judged alone.
+                # No whole record, or not what it seemed: each datagram is judged alone, and all behind it.
+                whole = not end
                 end = min(at + size, total)
-                frame = self._datagram(self.buffer[at:end], source, now, ecn)
+                frame = self._record(self.buffer[at:end], source, now, ecn)
             if frame is not None:
                 yield frame
             at = end
@@ -107,13 +115,10 @@ class Inbound:
             return None, 0
         return session, session.open_whole(self._received, at, size, self._plain, now, ecn)
 
-    def _datagram(
+    def _record(
         self, data_untrusted: memoryview, source: Endpoint, now: float, ecn: int
     ) -> memoryview | None:
         try:
-            if not data_untrusted or data_untrusted[0] < RECORD:
-                self._table.receive_datagram(data_untrusted, source, now)
-                return None
             piece = piece_size(data_untrusted)
             session = self._session(data_untrusted, source, now)
             length = session.open(data_untrusted, piece, self._plain, now, ecn)
@@ -167,7 +172,7 @@ class Inbound:
             raise Dropped(Drop.FOREIGN_SOURCE)
         if destination not in self._own:
             raise Dropped(Drop.FOREIGN_DESTINATION)
-        header, count = arrive(packet_untrusted, flags, segment, self._mtu)
+        header, count = arrive(packet_untrusted, flags, segment, self._mtu + _OTHER_FAMILY)
         if session.opener.ecn:
             decapsulate(packet_untrusted, session.opener.ecn)
         session.packets_in += count

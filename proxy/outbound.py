@@ -17,10 +17,10 @@ from proxy.flow.members import Members
 from proxy.flow.waiting import WaitingPackets
 from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
-from proxy.packet.segments import split
+from proxy.packet.segments import alone, split
 from proxy.packet.too_big import may_split, too_big
 from proxy.packet.transport import find_transport
-from proxy.packet.virtio import UNFINISHED, VNET_HEADER, leave
+from proxy.packet.virtio import MOST_SEGMENTS, UNFINISHED, VNET_HEADER, leave
 from proxy.session.cookie import Endpoint
 from proxy.session.pieces import LARGEST_SEND
 from proxy.session.session import Session
@@ -68,9 +68,12 @@ class Outbound:
             way = parse_packet(frame[VNET_HEADER:])
             if way not in self._ways:
                 self._check(way)
-            PREFIX_STRUCT.pack_into(frame, HEADROOM, PACKET, *leave(frame))
-            plain = frame[HEADROOM:]
+            flags, segment = leave(frame)
             session = self._table.current.get(way[1])
+            if segment and not flags:
+                return self._seal_alone(session, way[1], frame, now)
+            PREFIX_STRUCT.pack_into(frame, HEADROOM, PACKET, flags, segment)
+            plain = frame[HEADROOM:]
             if session is not None:
                 try:
                     return self._seal(session, plain, now)
@@ -136,6 +139,22 @@ class Outbound:
         session.bytes_out += len(plain) - PREFIX
         return ((sealed, size, session.endpoint, inner_ecn(plain[PREFIX:])),)
 
+    def _seal_alone(
+        self, session: Session | None, destination: bytes, frame: memoryview, now: float
+    ) -> Iterator[Sending]:
+        """Give the records of a super-packet that no receiver would know: one for each of its packets."""
+        try:
+            for part in alone(frame):
+                plain = memoryview(bytes(PREFIX) + part)
+                if session is None:
+                    self._wait(destination, plain, now)
+                else:
+                    yield from self._seal(session, plain, now)
+        except Dropped as dropped:
+            self._drops[dropped.reason] += 1
+        except Unusable:
+            self._drops[Drop.NO_SESSION] += 1
+
     def _seal_super(self, session: Session, plain: memoryview, now: float) -> Iterator[Sending]:
         try:
             if now >= session.limit.due:
@@ -158,17 +177,18 @@ class Outbound:
         if transport is None:
             raise RuntimeError("a super-packet has a transport header: `leave` looked")
         payload = transport[2]
-        if payload + segment + RECORD_OVERHEAD > size:
-            self._refuse_size(packet, size - RECORD_OVERHEAD)
         session.packets_out += -(-(len(packet) - payload) // segment)
         session.bytes_out += len(packet)
         most = min(session.limit.most, LARGEST_SEND // size)
         room = most * (size - RECORD_HEADER) - TAG
-        if len(plain) <= room:
+        fits = payload + segment + RECORD_OVERHEAD <= size
+        if fits and len(plain) <= room and len(packet) - payload <= MOST_SEGMENTS * segment:
             yield plain
             return
-        segments = max(1, (room - PREFIX - payload) // segment)
-        for part, part_segment in split(packet, transport, segment, segments):
+        segments = min(MOST_SEGMENTS, (room - PREFIX - payload) // segment) if fits else 1
+        for part, part_segment in split(packet, transport, segment, max(1, segments)):
+            if not fits and len(part) + RECORD_OVERHEAD > size and not may_split(memoryview(part)):
+                self._refuse_size(memoryview(part), size - RECORD_OVERHEAD)
             yield PREFIX_STRUCT.pack(PACKET, UNFINISHED, part_segment) + part
 
     def _refuse_size(self, packet: memoryview, fits: int) -> NoReturn:

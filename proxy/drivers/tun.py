@@ -87,6 +87,10 @@ class Tun:
             return os.readv(self._descriptor, (buffer,))
         except BlockingIOError:
             return 0
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return 0  # a super-packet that the kernel cannot describe: it has dropped it
+            raise
 
     def write(self, data: memoryview) -> bool:
         """Write one virtio_net_hdr and packet; say whether the kernel took it.

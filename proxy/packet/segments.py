@@ -5,9 +5,12 @@ For a path that loses datagrams, and for a tenc0 that does not take what a peer 
 
 from collections.abc import Iterator
 
-from proxy.packet.checksum import CHECKSUM_AT, TCP, add, pseudo_header
+from proxy.drops import Drop
+from proxy.errors import Dropped
+from proxy.packet.checksum import CHECKSUM_AT, TCP, add, complete, pseudo_header
+from proxy.packet.ip import IPV6_HEADER
 from proxy.packet.transport import Transport, find_transport
-from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, segment_size
+from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, place, segment_size
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
@@ -28,6 +31,22 @@ def split(
         _number(part, transport, at, size, last=last)
         _measure(part, transport)
         yield part, size if len(part) - carries > size else 0
+
+
+def alone(frame: memoryview) -> Iterator[bytes]:
+    """Yield the single packets of a TCP super-packet over IPv6 with extension headers, as tenc0 gave it; finished.
+
+    Raises `Dropped` (PACKET_MALFORMED) where the header that tenc0 gave contradicts the packet.
+    """
+    size, start = place(frame)
+    packet = frame[VNET_HEADER:]
+    if start + 20 > len(packet) or not start + 20 <= (
+        payload := start + (packet[start + 12] >> 4) * 4
+    ) < len(packet):
+        raise Dropped(Drop.PACKET_MALFORMED, "super-packet")
+    for part, _ in split(packet, (TCP, start, payload), size, 1):
+        complete(memoryview(part), start, CHECKSUM_AT[TCP])
+        yield bytes(part)
 
 
 def cut(frame: memoryview) -> Iterator[bytes]:
@@ -64,7 +83,7 @@ def _measure(part: bytearray, transport: Transport) -> None:
         part[10:12] = bytes(2)
         part[10:12] = (~add(part[:at]) & 0xFFFF).to_bytes(2, "big")
     else:
-        part[4:6] = (size - at).to_bytes(2, "big")
+        part[4:6] = (size - IPV6_HEADER).to_bytes(2, "big")
     upper = size - at
     if protocol != TCP:
         part[at + 4 : at + 6] = upper.to_bytes(2, "big")

@@ -130,7 +130,12 @@ class Opener:
             if whole is None:
                 return 0
             sealed, ecn = whole, self._partial.ecn
-        return self._open(header, counter, sealed, plain, ecn)
+        try:
+            return self._open(header, counter, sealed, plain, ecn)
+        except Dropped:
+            if kind != RECORD:
+                self._partial.given_up += 1  # as good as lost: its sender shall make smaller ones
+            raise
 
     def open_whole(
         self, received: Pieces, at: int, size: int, plain: memoryview, ecn: int = 0

@@ -17,6 +17,10 @@ ENOUGH: Final = 8
 LOSSY: Final = 50
 """One incomplete record in so many halves the limit."""
 
+PATIENCE: Final = 1.0
+SILENT: Final = 2
+"""Seconds that a question stands, and questions without an answer that count as loss."""
+
 CALM: Final = 10.0
 LONGEST_CALM: Final = 600.0
 """Seconds without loss after which the limit doubles; where nothing came through, that pause doubles too."""
@@ -27,7 +31,17 @@ _COUNT: Final = 1 << 32
 class RecordLimit:
     """The limit and its questions; counts modulo 2^32 as PONGs carry them, times in monotonic seconds."""
 
-    __slots__ = ("_asked", "_base", "_calm", "_calm_since", "_nonce", "due", "most")
+    __slots__ = (
+        "_asked",
+        "_asked_at",
+        "_base",
+        "_calm",
+        "_calm_since",
+        "_nonce",
+        "_silent",
+        "due",
+        "most",
+    )
 
     def __init__(self, most: int = MOST_DATAGRAMS) -> None:
         """Begin with ``most`` datagrams a record."""
@@ -35,20 +49,33 @@ class RecordLimit:
         self.due = 0.0
         self._nonce = b""
         self._asked = 0
+        self._asked_at = 0.0
+        self._silent = 0
         self._base = (0, 0, 0)
         self._calm = CALM
         self._calm_since = 0.0
 
-    def ask(self, nonce: bytes, sent: int, now: float) -> None:
-        """Note that a PING of ``nonce`` asks about the ``sent`` records of several datagrams so far."""
-        self._nonce, self._asked = nonce, sent
+    def ask(self, nonce: bytes, sent: int, now: float) -> bool:
+        """Say whether a PING of ``nonce`` shall ask about the ``sent`` records of several datagrams so far.
+
+        A question stands until it is answered, a second at most: the way there and back may take long. Who drops
+        the answers must not hide what else is lost: two that stay out count as loss.
+        """
         self.due = now + ASK_EVERY
+        if self._nonce:
+            if now < self._asked_at + PATIENCE:
+                return False
+            self._silent += 1
+            if self._silent == SILENT:
+                self._shrink(now)
+        self._nonce, self._asked, self._asked_at = nonce, sent, now
+        return True
 
     def answered(self, nonce: bytes, opened: int, incomplete: int, now: float) -> None:
         """Take the counts of the PONG that answers the last question; any other says nothing."""
         if not self._nonce or nonce != self._nonce:
             return
-        self._nonce = b""
+        self._nonce, self._silent = b"", 0
         counts = self._asked, opened, incomplete
         sent, opened, incomplete = (
             (after - before) % _COUNT for after, before in zip(counts, self._base, strict=True)
@@ -60,11 +87,20 @@ class RecordLimit:
             self.most = 1
             self._calm = min(2 * self._calm, LONGEST_CALM)
         elif incomplete * LOSSY > opened + incomplete:
-            self.most = max(1, self.most // 2)
+            self._shrink(now)
+            return
         else:
             self._calm = CALM
             return
         self._calm_since = now
+
+    def begin_again(self) -> None:
+        """Keep the limit for another session over the same path, whose counts begin at 0."""
+        self._nonce, self._asked, self._base, self._silent = b"", 0, (0, 0, 0), 0
+
+    def _shrink(self, now: float) -> None:
+        self.most = max(1, self.most // 2)
+        self._calm_since, self._silent = now, 0
 
     def relax(self, now: float) -> None:
         """Double the limit after a calm time."""

@@ -273,6 +273,8 @@ class SessionTable:
             former = self.current.get(address)
             if former is not None and former.endpoint == session.endpoint:
                 session.path = PathSize(self._registry.largest, now, former.path.size)
+                session.limit = former.limit
+                session.limit.begin_again()
 
     def _promote(self, session: Session, now: float) -> None:
         """Let a confirmed session seal for the addresses that it is best for; retire whom it displaces."""

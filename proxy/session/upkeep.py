@@ -11,6 +11,7 @@ from proxy.session.cookie import Endpoint
 from proxy.session.events import SessionMoved
 from proxy.session.path_size import PathSize
 from proxy.session.record import REKEY_BLOCKS
+from proxy.session.record_limit import RecordLimit
 from proxy.session.registry import Registry
 from proxy.session.session import Session
 from proxy.session.trial import PAUSE, Outcome, Trial
@@ -76,8 +77,8 @@ class Upkeep:
         """Ask how many records of several datagrams have opened."""
         nonce = self._registry.nonce()
         session.limit.relax(now)
-        session.limit.ask(nonce, session.sealer.large, now)
-        self._ping(session, nonce, now)
+        if session.limit.ask(nonce, session.sealer.large, now):
+            self._ping(session, nonce, now)
 
     def answered(self, session: Session, body: bytes, now: float) -> None:
         """Take a PONG's body; without counts, as one of version 1 may be, it says nothing about loss."""
@@ -179,6 +180,7 @@ class Upkeep:
             before = session.endpoint
             self._registry.move(session, trial.endpoint)
             session.path = PathSize(self._registry.largest, now)
+            session.limit = RecordLimit()
             self._check_size(session.index, session.path, now)
             self._registry.tell(SessionMoved(session, before))
 

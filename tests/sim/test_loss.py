@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from struct import pack
 
 import pytest
-from sim.world import World, udp_packet
+from sim.world import Weather, World, udp_packet
 from support.pki import Authority, Leaf
 from support.segmentation import TCP, UDP, Connection
 
@@ -149,3 +149,95 @@ def test_segments_that_the_path_does_not_carry_are_told_to_the_application(bulk:
     bulk.a.send_frame(pack("=BBHHHH", 1, 5, 0, room - 28, 20, 6) + packet)
     bulk.world.run(0.1)
     assert len(bulk.b.received) == 1
+
+
+def test_ipv6_segments_of_1280_bytes_cross_a_path_that_carries_no_more(
+    authority: Authority,
+) -> None:
+    """RFC 8200 5: no application needs to send less, so a super-packet must not be refused for it."""
+    world = World(1)
+    own, other = ("fd00::1", "fd00::2")
+    a = world.join(authority.issue(Leaf(pod="a", addresses=(own,))))
+    b = world.join(authority.issue(Leaf(pod="b", addresses=(other,))))
+    world.mtu = lambda _from, _to: 1294
+    for _ in range(4):
+        a.send_packet(udp_packet(own, other, b"x"))
+        world.run(2)
+    b.received.clear()
+    flow = Connection(ip_address(own).packed, ip_address(other).packed, TCP)
+    size = 1280 - 60
+    a.send_frame(pack("=BBHHHH", 1, 4, 0, size, 40, 16) + flow.packet(bytes(size * 10)))
+    world.run(0.5)
+    assert [len(one) for one in b.received] == [1280] * 10
+    assert not a.told
+
+
+def test_super_packet_of_more_segments_than_a_receiver_takes_is_cut(bulk: Bulk) -> None:
+    bulk.b.received.clear()
+    packet = bulk.flow.packet(bytes(300))
+    bulk.a.send_frame(pack("=BBHHHH", 1, 5, 0, 1, 20, 6) + packet)
+    bulk.world.run(0.1)
+    assert [len(one) - 28 for one in bulk.b.received] == [128, 128, 44]
+
+
+def test_tcp_behind_extension_headers_arrives_packet_by_packet(authority: Authority) -> None:
+    """IPV6_DSTOPTS on a TCP socket: tenc0 puts such segments together too."""
+    world = World(1)
+    own, other = ("fd00::1", "fd00::2")
+    a = world.join(authority.issue(Leaf(pod="a", addresses=(own,))))
+    b = world.join(authority.issue(Leaf(pod="b", addresses=(other,))))
+    flow = Connection(ip_address(own).packed, ip_address(other).packed, TCP)
+    options = bytes((TCP, 0, 1, 4, 0, 0, 0, 0))
+
+    def behind_options(packet: bytes) -> bytes:
+        length = (len(packet) - 40 + len(options)).to_bytes(2, "big")
+        return packet[:4] + length + b"\x3c" + packet[7:40] + options + packet[40:]
+
+    payload = bytes(range(250)) * 12
+    whole = behind_options(flow.packet(payload))
+    a.send_frame(pack("=BBHHHH", 1, 4, 0, 1000, 48, 16) + whole)
+    world.run(1)
+    a.send_frame(pack("=BBHHHH", 1, 4, 0, 1000, 48, 16) + whole)
+    world.run(1)
+    expected = [behind_options(one) for one in flow.segments(payload, 1000)]
+    assert b.received == expected * 2
+    assert not a.drops
+
+
+def test_records_that_arrive_spoilt_count_as_lost(bulk: Bulk) -> None:
+    """As behind a device that corrupts what it cuts."""
+    draw = bulk.world.random
+    bulk.world.tamper = lambda data, source, _to: (
+        [data[:-1] + bytes((data[-1] ^ 1,))]
+        if source == A and data[0] > RECORD and data[1] == 1 and draw.random() < 0.3
+        else [data]
+    )
+    bulk.send(5)
+    assert bulk.most <= 2
+
+
+def test_who_drops_the_answers_does_not_hide_what_is_lost(bulk: Bulk) -> None:
+    bulk.world.tamper = lambda data, source, _to: (
+        [] if (source == B and data[0] >= RECORD) or (data[0] > RECORD and data[1] == 5) else [data]
+    )
+    bulk.send(15)
+    assert bulk.most <= 2
+
+
+def test_answer_that_takes_long_is_heard(bulk: Bulk) -> None:
+    bulk.world.weather = Weather(delay=0.2)
+    bulk.lose(lambda data: data[0] > RECORD)
+    bulk.send(3)
+    assert bulk.most == 1
+
+
+def test_new_session_over_a_broken_path_does_not_begin_anew(bulk: Bulk) -> None:
+    bulk.lose(lambda data: data[0] > RECORD)
+    bulk.send(0.5)
+    former = bulk.a.table.current[PACKED_B]
+    bulk.a.table.renew(bulk.world.now)
+    bulk.a.settle()
+    bulk.world.run(0.5)
+    assert bulk.a.table.current[PACKED_B] is not former
+    assert bulk.most == 1
+    assert bulk.send(1) == 1.0

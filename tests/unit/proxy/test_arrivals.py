@@ -15,6 +15,7 @@ from proxy.packet.virtio import VNET_HEADER
 from proxy.session.keys import DirectionKeys
 from proxy.session.pieces import LARGEST_SEND, SealingBuffer, datagrams
 from proxy.session.record import Sealer
+from proxy.session.wire import Hello
 
 GCM = "TLS_AES_256_GCM_SHA384"
 SHOWN = {"suite": GCM, "key": "6b" * 32, "iv": "69" * 12, "header_key": "68" * 32, "index": 7}
@@ -155,6 +156,18 @@ def test_pieces_that_came_alone_do_not_linger_behind_their_whole_record() -> Non
     session.opener.expire(1.0)
     assert session.opener.incomplete == 0
     assert not drops
+
+
+def test_handshakes_joined_behind_a_record_are_not_heard() -> None:
+    """The kernel sorts by the first byte of what it joined: they would pass by the queue that holds them."""
+    sender = sealer()
+    table, inbound, drops, _ = receiver(CASE)
+    record = bytes(sender.seal(bytes(4) + FLOW.packet(bytes(1128)), 1200))
+    assert len(record) == 1200
+    frames = deliver(inbound, record + Hello(1).encode() * 3, PEER, 0.0, size=1200)
+    assert len(frames) == 1
+    assert drops == {Drop.MALFORMED: 3}
+    assert not table.datagrams_to_send()
 
 
 def test_short_datagram_ends_a_receive() -> None:

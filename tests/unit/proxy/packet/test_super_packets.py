@@ -165,6 +165,22 @@ def test_super_packet_whose_header_is_wrong_is_refused(flags: int, kind: int, si
     assert refused(lambda: leave(data)) is Drop.PACKET_MALFORMED
 
 
+@pytest.mark.parametrize("flags", [0x02, 0x12, 0x04, 0x14])
+def test_super_packet_that_begins_or_resets_a_connection_is_refused(flags: int) -> None:
+    """Else one record would hold a handshake's segment and 60 KB behind it."""
+    packet = unfinished(Connection(*V4, TCP).packet(bytes(3000), 0, flags))
+    assert refused(lambda: leave(memoryview(frame(packet, TCPV4, 1000)))) is Drop.PACKET_MALFORMED
+    assert (
+        refused(lambda: arrive(memoryview(packet), UNFINISHED, 1000, MTU)) is Drop.PACKET_MALFORMED
+    )
+
+
+@pytest.mark.parametrize("kind", [2, 3, UDP_L4, TCPV6, 6])
+def test_super_packet_of_another_type_than_its_packet_is_refused(kind: int) -> None:
+    packet = unfinished(Connection(*V4, TCP).packet(bytes(3000)))
+    assert refused(lambda: leave(memoryview(frame(packet, kind, 1000)))) is Drop.PACKET_MALFORMED
+
+
 def test_super_packet_of_one_segment_is_an_ordinary_packet() -> None:
     packet = unfinished(Connection(*V4, TCP).packet(bytes(1000)))
     assert leave(memoryview(frame(packet, TCPV4, 1000))) == (UNFINISHED, 0)
