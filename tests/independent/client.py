@@ -7,9 +7,9 @@ It calls and is called, sends and receives inner packets, and answers what it mu
     pod.send(session, PACKET, inner_packet)
     pod.wait_for("the answer", lambda: bool(session.packets))
 
-It keeps no timers but those of handshakes: no keep-alive, renewal or path search of its own. It counts
-no blocks under a key, limits neither HINTs nor handshakes, and hands inner packets to nobody who would
-obey them: it filters by address alone.
+It keeps no timers but those of handshakes: no keep-alive, renewal or path search of its own. It
+answers about loss and does not ask. It counts no blocks under a key, limits neither HINTs nor
+handshakes, and hands inner packets to nobody who would obey them: it filters by address alone.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from typing import Final
 
 from independent.handshake import ANSWER_SECONDS, ATTEMPT_SECONDS, Answer, Attempt
 from independent.identity import Credential, Peer, Refused
-from independent.records import Dropped, Opener, Sealer
+from independent.packets import ecn, packet_addresses, packets_of
+from independent.records import Dropped, Opened, Opener, Sealer
 from independent.wire import (
     CLOSE,
     CONFIRM,
@@ -47,6 +47,7 @@ from independent.wire import (
 CALL_SECONDS: Final = 5.0
 COOKIE_SECONDS: Final = 10.0
 LEAST_SIZE: Final = 1200
+TUNNEL_MTU: Final = 1408  # of an interface of 1,500: less 48, a record's header, prefix and tag
 FIRST_PAUSE: Final = 0.25
 WAIT_SECONDS: Final = 15.0
 TICK: Final = 0.02
@@ -62,7 +63,9 @@ Endpoint = tuple[str, int]
 class Session:
     """What both ends share, and what came over it: packets and bodies of PINGs and PONGs.
 
-    `marks` are the ECN fields outside each packet, not yet combined with the one inside.
+    A super-packet comes as the packets that it stands for. `marks` are the ECN fields outside each
+    packet, not yet combined with the one inside; `prefixes` are flags and segment size of each
+    PACKET record.
     """
 
     peer: Peer
@@ -76,6 +79,7 @@ class Session:
     closed: bool = False
     packets: list[bytes] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
+    prefixes: list[tuple[int, int]] = field(default_factory=list)
     pings: list[bytes] = field(default_factory=list)
     pongs: list[bytes] = field(default_factory=list)
 
@@ -89,6 +93,7 @@ class Client:
         self.credential = credential
         self.own = credential.own
         self.size = size
+        self.mtu = TUNNEL_MTU
         # What a call offers, and what is chosen when called: version 1 knows no feature.
         self.offer = Flight(0, bytes(8))
         self.choice = 0
@@ -136,9 +141,16 @@ class Client:
         self.wait_for("a call", lambda: bool(fresh()), seconds)
         return fresh()[0]
 
-    def send(self, session: Session, kind: int, body: bytes = b"") -> list[bytes]:
+    def send(
+        self,
+        session: Session,
+        kind: int,
+        body: bytes = b"",
+        flags: int = 0,
+        segment_size: int = 0,
+    ) -> list[bytes]:
         """Seal one record to the session's peer, and return its datagrams as they left."""
-        datagrams = session.sealer.seal(kind, body, self.size)
+        datagrams = session.sealer.seal(kind, body, self.size, flags, segment_size)
         self.transmit(datagrams, session.endpoint, ecn(body) if kind == PACKET else 0)
         return datagrams
 
@@ -280,34 +292,46 @@ class Client:
             raise Dropped("source")
         opened = session.opener.open(record, _now())
         if opened:
-            self._on_opened(session, *opened, source)
+            self._on_opened(session, opened, source)
 
-    def _on_opened(self, session: Session, kind: int, body: bytes, source: Endpoint) -> None:
+    def _on_opened(self, session: Session, opened: Opened, source: Endpoint) -> None:
+        kind, body = opened.kind, opened.body
         if session.initiator and not session.confirmed:
             generation = int.from_bytes(body[:8], "big")
             if kind != DONE or not 0 < generation <= LAST_GENERATION:
                 raise Dropped("generation")
             session.generation = generation
         session.confirmed = True
+        if kind in (PING, PONG) and len(body) < 8:
+            raise Dropped("PING or PONG")
         if kind == DONE and session.initiator:
             self.send(session, CONFIRM)
         elif kind == PACKET:
-            self._check_packet(session, body)
-            session.packets.append(body)
-            session.marks.append(self._mark)
+            self._on_packet(session, opened)
         elif kind == CLOSE:
             session.closed = True
             self.forget(session)
         elif kind == PING:
             session.pings.append(body)
-            self.transmit(session.sealer.seal(PONG, body[:8]), source)
+            self._pong(session, body[:8], source)
         elif kind == PONG:
-            session.pongs.append(body[:8])
+            session.pongs.append(body)
 
-    def _check_packet(self, session: Session, packet: bytes) -> None:
-        source, destination = packet_addresses(packet)
+    def _pong(self, session: Session, asked: bytes, source: Endpoint) -> None:
+        session.opener.give_up(_now())
+        counts = (session.opener.whole, session.opener.given_up)
+        body = asked + b"".join((count & 0xFFFF_FFFF).to_bytes(4, "big") for count in counts)
+        for endpoint in dict.fromkeys((source, session.endpoint)):
+            self.transmit(session.sealer.seal(PONG, body), endpoint)
+
+    def _on_packet(self, session: Session, opened: Opened) -> None:
+        source, destination = packet_addresses(opened.body)
         if source not in session.peer.addresses or destination not in self.own.addresses:
             raise Dropped("address")
+        packets = packets_of(opened.body, opened.flags, opened.segment_size, self.mtu)
+        session.prefixes.append((opened.flags, opened.segment_size))
+        session.packets += packets
+        session.marks += [self._mark] * len(packets)
 
     # The socket.
 
@@ -344,23 +368,6 @@ class Client:
                 self._on_record(record, source)
             case Hint() as hint:
                 self.hints.append(hint)
-
-
-def ecn(packet: bytes) -> int:
-    """Return the ECN field of an inner packet."""
-    return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
-
-
-def packet_addresses(packet: bytes) -> tuple[str, str]:
-    """Return source and destination of an inner packet, once it is whole."""
-    ipv4 = packet[:1] and packet[0] >> 4 == 4
-    at, size = (12, 4) if ipv4 else (8, 16)
-    addresses = [packet[start : start + size] for start in (at, at + size)]
-    said = int.from_bytes(packet[2:4], "big") if ipv4 else 40 + int.from_bytes(packet[4:6], "big")
-    if said != len(packet) or len(addresses[1]) != size:
-        raise Dropped("packet not whole")
-    source, destination = (str(ip_address(address)) for address in addresses)
-    return source, destination
 
 
 def _now() -> float:

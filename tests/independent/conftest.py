@@ -13,7 +13,7 @@ from support.project import Project
 from support.servers import SOCKET_SECONDS, bound
 from support.tencrypt import CA_PORT, NAMESPACE
 
-CLIENTS = 36
+CLIENTS = 60
 
 
 @pytest.fixture(scope="session")

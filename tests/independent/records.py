@@ -1,13 +1,13 @@
 """Sealing and opening records, sections 6 and 8. A client of its own; shares nothing with ours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from independent.wire import PACKET, RECORD_HEADER, Record
+from independent.wire import MOST_PIECES, PACKET, RECORD_HEADER, Record
 
 WINDOW: Final = 2047
 REASSEMBLY_SECONDS: Final = 0.02
@@ -49,21 +49,37 @@ class Sealer:
     index: int
     counter: int = 0
 
-    def seal(self, kind: int, body: bytes = b"", size: int = 1200) -> list[bytes]:
-        """Return a record's datagrams, none larger than `size`."""
+    def seal(
+        self, kind: int, body: bytes = b"", size: int = 1200, flags: int = 0, segment_size: int = 0
+    ) -> list[bytes]:
+        """Return a record's datagrams, each of `size` bytes but the last, which has the rest.
+
+        Flags and segment size of the prefix are a super-packet's; see `packets`.
+        """
         self.counter += 1
         length = _PREFIX + len(body) + _TAG
-        count = ceil(length / (size - RECORD_HEADER))
+        piece = size - RECORD_HEADER
+        count = ceil(length / piece)
+        assert count <= MOST_PIECES, f"{length} bytes in datagrams of {size}"
         whole = Record(count, 0, length, self.index, self.counter)
+        prefix = bytes((kind, flags)) + segment_size.to_bytes(2, "big")
         nonce = self.keys.nonce(self.counter)
-        sealed = self.keys.aead().encrypt(nonce, bytes((kind, 0, 0, 0)) + body, whole.additional)
-        return [self._datagram(whole, k, sealed) for k in range(count)]
+        sealed = self.keys.aead().encrypt(nonce, prefix + body, whole.additional)
+        pieces = [sealed[at : at + piece] for at in range(0, length, piece)]
+        return [self._datagram(replace(whole, segment=k), it) for k, it in enumerate(pieces)]
 
-    def _datagram(self, whole: Record, k: int, sealed: bytes) -> bytes:
-        at = k * whole.piece_bytes
-        here = (whole.count, k, whole.length, whole.index, whole.counter)
-        token = self.keys.token(Record(*here))
-        return Record(*here, token, sealed[at : at + whole.piece_bytes]).encode()
+    def _datagram(self, record: Record, piece: bytes) -> bytes:
+        return replace(record, token=self.keys.token(record), piece=piece).encode()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was sealed: the prefix, not judged yet, and the body."""
+
+    kind: int
+    flags: int
+    segment_size: int
+    body: bytes
 
 
 @dataclass
@@ -74,16 +90,21 @@ class _Partial:
 
 
 class Opener:
-    """Opens what the peer sealed: token, replay window, pieces, AEAD, in the order of section 8."""
+    """Opens what the peer sealed: token, replay window, pieces, AEAD, in the order of section 8.
+
+    `whole` and `given_up` count records of several datagrams, as a PONG tells them.
+    """
 
     def __init__(self, keys: Direction) -> None:
+        self.whole = 0
+        self.given_up = 0
         self._keys = keys
         self._highest = 0
         self._opened: set[int] = set()
         self._partial: dict[int, _Partial] = {}
 
-    def open(self, record: Record, now: float) -> tuple[int, bytes] | None:
-        """Return kind and body, None while pieces are missing; `Dropped` for any reason."""
+    def open(self, record: Record, now: float) -> Opened | None:
+        """Return what a record says, None while pieces are missing; `Dropped` for any reason."""
         if record.counter in self._opened or record.counter < max(1, self._highest - WINDOW):
             raise Dropped("replay")
         if record.token != self._keys.token(record):
@@ -99,15 +120,23 @@ class Opener:
             raise Dropped("seal") from None
         self._highest = max(self._highest, record.counter)
         self._opened = {n for n in self._opened if n >= self._highest - WINDOW} | {record.counter}
-        return _kind_and_body(record, plain)
+        self.whole += record.count > 1
+        return _read(record, plain)
+
+    def give_up(self, now: float) -> None:
+        """Forget records whose time is over."""
+        held = len(self._partial)
+        self._partial = {n: p for n, p in self._partial.items() if p.until > now}
+        self.given_up += held - len(self._partial)
 
     def _collect(self, record: Record, now: float) -> bytes | None:
-        self._partial = {n: p for n, p in self._partial.items() if p.until > now}
+        self.give_up(now)
         if record.counter not in self._partial and len(self._partial) == 2:
             raise Dropped("third incomplete record")
         fresh = _Partial(record, now + REASSEMBLY_SECONDS)
         partial = self._partial.setdefault(record.counter, fresh)
-        if record.additional != partial.first.additional:
+        first = partial.first
+        if (record.additional, record.piece_bytes) != (first.additional, first.piece_bytes):
             raise Dropped("pieces of different records")
         partial.pieces.setdefault(record.segment, record.piece)
         if len(partial.pieces) < record.count:
@@ -116,9 +145,10 @@ class Opener:
         return b"".join(partial.pieces[k] for k in range(record.count))
 
 
-def _kind_and_body(record: Record, plain: bytes) -> tuple[int, bytes]:
-    if len(plain) < _PREFIX or any(plain[1:_PREFIX]):
+def _read(record: Record, plain: bytes) -> Opened:
+    if len(plain) < _PREFIX:
         raise Dropped("prefix")
-    if record.count > 1 and plain[0] != PACKET:
-        raise Dropped("control record of several datagrams")
-    return plain[0], plain[_PREFIX:]
+    if plain[0] != PACKET and (record.count > 1 or any(plain[1:_PREFIX])):
+        raise Dropped("control record in a packet's form")
+    size = int.from_bytes(plain[2:_PREFIX], "big")
+    return Opened(plain[0], plain[1], size, plain[_PREFIX:])

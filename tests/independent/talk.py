@@ -1,11 +1,14 @@
 """What the tests of the independent client share: inner packets, and the real pod's view."""
 
+import os
 import socket
+import struct
 from collections.abc import Callable
 from ipaddress import ip_address
 
 from independent.client import Client, Session
-from independent.wire import PACKET
+from independent.packets import unfinished
+from independent.wire import PACKET, PING
 from support.forge import udp_packet
 from support.namespaces import Pod
 from support.project import Project
@@ -13,6 +16,7 @@ from support.servers import bound, udp_echo
 from support.tencrypt import Json
 
 PORT = 9000
+UDP_SEGMENT = 103  # linux/udp.h: the socket's option
 
 
 def address(client: Client, version: int = 4) -> str:
@@ -26,6 +30,22 @@ def packet_to(pod: Pod, client: Client, said: bytes) -> bytes:
     return udp_packet(address(client), pod.ipv4, PORT, said)
 
 
+def super_packet(pod: Pod, client: Client, said: bytes, version: int = 4) -> bytes:
+    """Make a UDP packet of all that is said, its checksum not finished, from the client's address."""
+    there = pod.ipv4 if version == 4 else pod.ipv6
+    return unfinished(udp_packet(address(client, version), there, PORT, said))
+
+
+def counts(client: Client, session: Session) -> tuple[int, int]:
+    """Ask the pod how many records of several datagrams have opened, and were given up."""
+    asked, known = os.urandom(8), len(session.pongs)
+    client.send(session, PING, asked)
+    client.wait_for("the PONG", lambda: any(b[:8] == asked for b in session.pongs[known:]))
+    (answer,) = [body for body in session.pongs[known:] if body[:8] == asked]
+    whole, given_up = struct.unpack("!II", answer[8:])
+    return whole, given_up
+
+
 def payload(packet: bytes) -> bytes:
     """Return what a UDP packet without options carries."""
     return packet[28:] if packet[0] >> 4 == 4 else packet[48:]
@@ -34,6 +54,27 @@ def payload(packet: bytes) -> bytes:
 def heard(session: Session) -> list[bytes]:
     """Return the payloads that came over a session."""
     return [payload(packet) for packet in session.packets]
+
+
+def pieces(said: bytes, size: int) -> list[bytes]:
+    """Cut what is said as UDP_SEGMENT does."""
+    return [said[at : at + size] for at in range(0, len(said), size)]
+
+
+def send_until_heard(
+    client: Client, session: Session, send: Callable[[], object], count: int, tries: int = 12
+) -> None:
+    """Send until so many packets have come of one time: pieces wait 20 ms, a busy machine longer."""
+    for _ in range(tries):
+        session.packets.clear()
+        session.prefixes.clear()
+        send()
+        try:
+            client.wait_for("the packets", lambda: len(session.packets) >= count, 0.5)
+        except TimeoutError:
+            continue
+        return
+    raise TimeoutError(f"{count} packets never came of one time")
 
 
 def application(pod: Pod, version: int = 4) -> socket.socket:

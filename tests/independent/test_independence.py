@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CLIENT = ("wire", "records", "identity", "handshake", "client")
+CLIENT = ("wire", "records", "packets", "identity", "handshake", "client")
 ALLOWED = {"cryptography", "OpenSSL", "typing_extensions", "independent"}
 
 

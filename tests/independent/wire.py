@@ -2,13 +2,14 @@
 
 import struct
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 VERSION: Final = 1
 HELLO, RETRY, FLIGHT, HINT, FIRST_RECORD = 1, 2, 3, 4, 128
 PIECE: Final = 1140  # TLS bytes of one FLIGHT
 COOKIE_BYTES: Final = 20
+MOST_PIECES: Final = 64
+LARGEST_SEALED: Final = 65_483
 
 _HELLO: Final = struct.Struct("!BBBB4x8s1184x")
 _RETRY: Final = struct.Struct("!BB6x8s20s")
@@ -100,8 +101,19 @@ class Record:
 
     @property
     def piece_bytes(self) -> int:
-        """P, the size of every piece but the last."""
-        return ceil(self.length / self.count)
+        """F, the size of every piece but the last, as this piece has it or implies it.
+
+        `WireError` if there is none: no whole number, or a last piece that is empty or too large.
+        """
+        if self.segment < self.count - 1:
+            size, rest = len(self.piece), 0
+        elif self.count == 1:
+            size, rest = self.length, len(self.piece) - self.length
+        else:
+            size, rest = divmod(self.length - len(self.piece), self.count - 1)
+        if rest or not 0 < self.length - (self.count - 1) * size <= size:
+            raise WireError("length")
+        return size
 
     @property
     def additional(self) -> bytes:
@@ -133,7 +145,7 @@ def _parse(data: bytes) -> Hello | Retry | Flight | Hint | Record:
             return _flight(data)
         case 4:
             return Hint(*_HINT.unpack(data)[1:])
-        case kind if FIRST_RECORD <= kind < FIRST_RECORD + 64:
+        case kind if FIRST_RECORD <= kind < FIRST_RECORD + MOST_PIECES:
             return _record(data)
         case _:
             raise WireError("type")
@@ -163,10 +175,8 @@ def _flight(data: bytes) -> Flight:
 
 def _record(data: bytes) -> Record:
     kind, segment, length, index, counter, token = _RECORD.unpack(data[:RECORD_HEADER])
-    piece = data[RECORD_HEADER:]
-    record = Record(kind - FIRST_RECORD + 1, segment, length, index, counter, token, piece)
-    last = segment == record.count - 1
-    expected = length - segment * record.piece_bytes if last else record.piece_bytes
-    if segment >= record.count or not 16 < length <= 65_483 or not 0 < len(piece) == expected:
+    count = kind - FIRST_RECORD + 1
+    record = Record(count, segment, length, index, counter, token, data[RECORD_HEADER:])
+    if segment >= count or not 16 < length <= LARGEST_SEALED or not record.piece_bytes:
         raise WireError("length")
     return record
