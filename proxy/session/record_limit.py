@@ -73,9 +73,8 @@ class RecordLimit:
 
     def answered(self, nonce: bytes, opened: int, incomplete: int, now: float) -> None:
         """Take the counts of the PONG that answers the last question; any other says nothing."""
-        if not self._nonce or nonce != self._nonce:
+        if not self.heard(nonce):
             return
-        self._nonce, self._silent = b"", 0
         counts = self._asked, opened, incomplete
         sent, opened, incomplete = (
             (after - before) % _COUNT for after, before in zip(counts, self._base, strict=True)
@@ -93,6 +92,13 @@ class RecordLimit:
             self._calm = CALM
             return
         self._calm_since = now
+
+    def heard(self, nonce: bytes) -> bool:
+        """Say whether a PONG answers the last question, which stands no longer."""
+        if not self._nonce or nonce != self._nonce:
+            return False
+        self._nonce, self._silent = b"", 0
+        return True
 
     def begin_again(self) -> None:
         """Keep the limit for another session over the same path, whose counts begin at 0."""

@@ -86,6 +86,8 @@ class Upkeep:
         if len(body) == PONG_SIZE:
             _, opened, incomplete = PONG_STRUCT.unpack(body)
             session.limit.answered(nonce, opened, incomplete, now)
+        else:
+            session.limit.heard(nonce)
         session.path.answered(nonce, now)
         self._ask_size(session, now)
         if session.trial is not None:
