@@ -5,7 +5,9 @@ to talk to it, by `proxy.credentials.judge`.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -16,6 +18,10 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 
 __all__ = ["UNREADABLE", "PodCertificate", "parse_pod_certificate"]
+
+
+_MOST_READ: Final = 1024
+"""Certificates whose reading is remembered, 3 MB at most; all of them led to a root of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +41,12 @@ class PodCertificate:
         return [str(ip_address(a)) for a in sorted(self.addresses, key=lambda a: (len(a), a))]
 
 
+@lru_cache(maxsize=_MOST_READ)
 def parse_pod_certificate(certificate_untrusted: x509.Certificate) -> PodCertificate:
-    """Return what the certificate says; raise `Dropped` (CERTIFICATE_PROFILE) where it is not a pod's."""
+    """Return what the certificate says; raise `Dropped` (CERTIFICATE_PROFILE) where it is not a pod's.
+
+    It depends on the certificate's bytes alone, and is asked several times a handshake: answers are remembered.
+    """
     try:
         names = read_pod_names(certificate_untrusted)
         return PodCertificate(
