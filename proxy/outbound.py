@@ -3,7 +3,8 @@
 1. `Outbound.packets`: tenc0 gave a packet, or a super-packet of many segments; what does its header say?
 2. `_check`: is it ours, and does it go to a member?
 3. The session of its destination seals it, if the path carries its size; without one it waits (4) and the
-   destination is called. A super-packet is one record, or a few where the path wants small ones (`_parts`).
+   destination is called. A super-packet is one record, or a few where the path wants small ones (`_parts`), or
+   one for each of its packets where no receiver would know its shape (`_seal_alone`).
 5. The driver sends the datagrams, and writes `Outbound.replies` to tenc0: what the application must be told.
    `Outbound.flush` lets the waiting go once a session is there.
 """
@@ -148,12 +149,15 @@ class Outbound:
                 plain = memoryview(bytes(PREFIX) + part)
                 if session is None:
                     self._wait(destination, plain, now)
-                else:
+                    continue
+                try:
                     yield from self._seal(session, plain, now)
+                except Unusable:
+                    self._table.remove(session, "ended")
+                    session = None
+                    self._wait(destination, plain, now)
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
-        except Unusable:
-            self._drops[Drop.NO_SESSION] += 1
 
     def _seal_super(self, session: Session, plain: memoryview, now: float) -> Iterator[Sending]:
         try:

@@ -18,7 +18,7 @@ from proxy.session.table import SessionTable
 _LARGEST: Final = 65_535 + 10
 
 _READS: Final = 16
-"""Packets or receives taken at most from one source before the others get their turn."""
+"""Packets taken from tenc0 at most before the sockets get their turn; each of these has a bound of its own."""
 
 _LOOK_OUT: Final = 300e-6
 """Seconds that we look out for more work after the last, and within which work is soon."""

@@ -46,9 +46,9 @@ _CUT_AGAIN: Final = 60.0
 _BUFFER: Final = 8 << 20
 """Asked for; the kernel gives what net.core.rmem_max allows."""
 
-_READS: Final = 32
+_READS: Final = 16
 _READS_OF_HANDSHAKES: Final = 8
-"""Datagrams taken at a turn: records, and handshakes, of which a HELLO costs some 15 us and a FLIGHT up to 1 ms."""
+"""Receives at a turn at most: of records, and of handshakes (a HELLO costs some 15 us, a FLIGHT up to 1 ms)."""
 
 # In the order of the sockets in their group: the program returns an index.
 _LANES: Final = (_READS, _READS_OF_HANDSHAKES, _READS_OF_HANDSHAKES)

@@ -8,7 +8,7 @@ _MOST_CACHED: Final = 4096
 
 
 class Members:
-    """Answers ``address in members`` for packed addresses; remembers answers, for it is asked per packet."""
+    """Answers ``address in members`` for packed addresses; remembers answers: packets to strangers ask anew."""
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         """Take addresses and prefixes."""

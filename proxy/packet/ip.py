@@ -40,6 +40,11 @@ def parse_packet(packet_untrusted: memoryview) -> tuple[bytes, bytes]:
     raise Dropped(Drop.PACKET_MALFORMED, "neither IPv4 nor IPv6")
 
 
+def ip_header(packet: memoryview) -> int:
+    """Return the bytes of a parsed packet's IPv4 header, or of IPv6's without extension headers."""
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else IPV6_HEADER
+
+
 def _parse_v4(packet: memoryview, size: int) -> tuple[bytes, bytes]:
     first: int
     source: bytes

@@ -9,8 +9,15 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.packet.checksum import CHECKSUM_AT, TCP, add, complete, pseudo_header
 from proxy.packet.ip import IPV6_HEADER
-from proxy.packet.transport import Transport, find_transport
-from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, place, segment_size
+from proxy.packet.transport import LEAST_TCP, Transport, find_transport
+from proxy.packet.virtio import (
+    MOST_SEGMENTS,
+    UNFINISHED,
+    VNET_HEADER,
+    arrive,
+    place,
+    segment_size,
+)
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
@@ -40,10 +47,12 @@ def alone(frame: memoryview) -> Iterator[bytes]:
     """
     size, start = place(frame)
     packet = frame[VNET_HEADER:]
-    if start + 20 > len(packet) or not start + 20 <= (
-        payload := start + (packet[start + 12] >> 4) * 4
-    ) < len(packet):
-        raise Dropped(Drop.PACKET_MALFORMED, "super-packet")
+    if not IPV6_HEADER < start <= len(packet) - LEAST_TCP:
+        raise Dropped(Drop.PACKET_MALFORMED, "super-packet's TCP header")
+    payload = start + (packet[start + 12] >> 4) * 4
+    carried = len(packet) - payload
+    if payload < start + LEAST_TCP or not 0 < carried <= MOST_SEGMENTS * size:
+        raise Dropped(Drop.PACKET_MALFORMED, "super-packet's segments")
     for part, _ in split(packet, (TCP, start, payload), size, 1):
         complete(memoryview(part), start, CHECKSUM_AT[TCP])
         yield bytes(part)

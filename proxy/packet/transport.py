@@ -6,7 +6,7 @@ from typing import Final
 from proxy.packet.checksum import TCP, UDP
 from proxy.packet.ip import IPV6_HEADER
 
-_LEAST_TCP: Final = 20
+LEAST_TCP: Final = 20
 _UDP_HEADER: Final = 8
 _FRAGMENTED: Final = 0x3FFF
 """More fragments, or an offset (RFC 791)."""
@@ -32,9 +32,9 @@ def find_transport(packet: memoryview) -> Transport | None:
     else:
         protocol, at = packet[6], IPV6_HEADER
     size = len(packet)
-    if protocol == TCP and at + _LEAST_TCP <= size:
+    if protocol == TCP and at + LEAST_TCP <= size:
         payload = at + (packet[at + 12] >> 4) * 4
-        return (TCP, at, payload) if at + _LEAST_TCP <= payload <= size else None
+        return (TCP, at, payload) if at + LEAST_TCP <= payload <= size else None
     if protocol == UDP and at + _UDP_HEADER <= size:
         length = packet[at + 4] << 8 | packet[at + 5]
         return (UDP, at, at + _UDP_HEADER) if at + length == size else None

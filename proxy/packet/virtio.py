@@ -10,6 +10,7 @@ from typing import Final
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.packet.checksum import CHECKSUM_AT, TCP, complete
+from proxy.packet.ip import ip_header
 from proxy.packet.transport import Transport, find_transport
 
 VNET_HEADER: Final = 10
@@ -47,13 +48,14 @@ def leave(frame: memoryview) -> tuple[int, int]:
             return 0, 0
         if transport and start == transport[1] and at == CHECKSUM_AT[transport[0]]:
             return UNFINISHED, 0
-        if start + at + 2 > len(packet):
-            raise Dropped(Drop.PACKET_MALFORMED, "checksum outside the packet")
+        # Never in the IP header: what was read of it is judged already, and must stay as it is.
+        if start < ip_header(packet) or start + at + 2 > len(packet):
+            raise Dropped(Drop.PACKET_MALFORMED, "checksum outside the packet's payload")
         complete(packet, start, at)
         return 0, 0
     if not flags & _NEEDS_CHECKSUM or not size:
         raise Dropped(Drop.PACKET_MALFORMED, "super-packet")
-    if transport is None and kind & ~_ECN == _TCPV6:
+    if transport is None and kind & ~_ECN == _TCPV6 and packet[0] >> 4 == 6:
         return 0, size  # behind extension headers, as IPV6_DSTOPTS asks for: no receiver would know
     if transport is None or (kind ^ _segmentation(packet, transport)) & ~_ECN:
         raise Dropped(Drop.PACKET_MALFORMED, "super-packet")

@@ -11,7 +11,7 @@ from support.segmentation import TCP, UDP, Connection
 from proxy.errors import Dropped
 from proxy.packet.ecn import decapsulate, inner_ecn
 from proxy.packet.ip import parse_packet
-from proxy.packet.segments import split
+from proxy.packet.segments import alone, split
 from proxy.packet.too_big import may_split, too_big
 from proxy.packet.transport import find_transport
 from proxy.packet.virtio import VNET_HEADER, arrive, leave
@@ -71,6 +71,11 @@ def frame(data: bytes) -> None:
     inner = view[VNET_HEADER:]
     parse_packet(inner)
     flags, size = leave(view)
+    parse_packet(inner)  # nothing that was judged has changed
+    if size and not flags:
+        for part in alone(view):
+            parse_packet(memoryview(part))
+        return
     arrived(bytes((flags,)) + size.to_bytes(2, "big") + bytes(inner))
 
 
@@ -98,11 +103,24 @@ def frame_seeds() -> list[bytes]:
     flows = (Connection(*V4, TCP), Connection(*V6, TCP), Connection(*V4, UDP), Connection(*V6, UDP))
     kinds = (1, 4, 5, 5)
     starts = ((20, 16), (40, 16), (20, 6), (40, 6))
-    return [
+    odd = pack("=BBHHHH", 1, 4, 0, 100, 48, 16) + behind_options(flows[1].packet(bytes(300)))
+    return [odd] + [
         pack("=BBHHHH", 1, kind, 0, size, *start) + flow.packet(bytes(300))
         for flow, some, start in zip(flows, kinds, starts, strict=True)
         for kind, size in ((0, 0), (some, 100))
     ]
+
+
+def behind_options(packet: bytes) -> bytes:
+    length = (len(packet) - 32).to_bytes(2, "big")
+    return (
+        packet[:4]
+        + length
+        + b"\x3c"
+        + packet[7:40]
+        + bytes((TCP, 0, 1, 4, 0, 0, 0, 0))
+        + packet[40:]
+    )
 
 
 def arrived_seeds() -> list[bytes]:

@@ -13,7 +13,7 @@ from support.segmentation import CWR, FIN, PSH, TCP, UDP, Connection, ones_sum
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.packet.checksum import CHECKSUM_AT, checksum, complete, pseudo_header
-from proxy.packet.segments import cut, split
+from proxy.packet.segments import alone, cut, split
 from proxy.packet.transport import find_transport
 from proxy.packet.virtio import UNFINISHED, VNET_HEADER, arrive, leave
 
@@ -148,9 +148,11 @@ def test_zero_checksum_of_udp_is_written_as_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "at"), [(65_535, 16), (0, 65_535), (40, 16), (60_000, 0)], ids=str
+    ("start", "at"),
+    [(65_535, 16), (0, 65_535), (40, 16), (60_000, 0), (0, 12), (0, 16), (2, 14), (19, 0)],
+    ids=str,
 )
-def test_checksum_outside_the_packet_is_refused(start: int, at: int) -> None:
+def test_checksum_outside_the_payload_is_refused(start: int, at: int) -> None:
     packet = Connection(*V4, TCP).packet(b"data")
     data = bytearray(pack("=BBHHHH", 1, NONE, 0, 0, start, at) + packet)
     assert refused(lambda: leave(memoryview(data))) is Drop.PACKET_MALFORMED
@@ -190,6 +192,22 @@ def test_super_packet_of_one_segment_is_an_ordinary_packet() -> None:
 def test_segments_too_many_too_few_or_too_large_are_refused(size: int) -> None:
     packet = memoryview(unfinished(Connection(*V4, TCP).packet(bytes(3000))))
     assert refused(lambda: arrive(packet, UNFINISHED, size, MTU)) is Drop.PACKET_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("size", "start"),
+    [(1, 48), (22, 48), (1000, 0), (1000, 40), (1000, 47), (1000, 65_535)],
+    ids=str,
+)
+def test_super_packet_behind_extension_headers_is_cut_within_bounds(size: int, start: int) -> None:
+    packet = bytearray(Connection(*V6, TCP).packet(bytes(3000)))
+    options = bytes((TCP, 0, 1, 4, 0, 0, 0, 0))
+    whole = packet[:4] + (len(packet) - 32).to_bytes(2, "big") + b"\x3c" + packet[7:40] + options
+    data = memoryview(
+        bytearray(pack("=BBHHHH", 1, TCPV6, 0, size, start, 16)) + whole + packet[40:]
+    )
+    assert leave(data) == (0, size)
+    assert refused(lambda: list(alone(data))) is Drop.PACKET_MALFORMED
 
 
 @pytest.mark.parametrize("size", [24, MTU - 40])
