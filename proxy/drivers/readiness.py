@@ -2,17 +2,15 @@
 
 import fcntl
 import socket
-import struct
 from typing import Final
 
-from proxy.drivers.tun import Tun
+from proxy.drivers.tun import IFREQ, Tun
 from proxy.session.table import SessionTable
 
 # linux/if_tun.h, linux/sockios.h and linux/if.h.
 _TUNGETIFF: Final = 0x800454D2
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_UP: Final = 0x1
-_IFREQ: Final = struct.Struct("16sH22x")
 
 
 class Readiness:
@@ -39,15 +37,15 @@ class Readiness:
 def tunnel_fault(tun: Tun) -> str:
     """Return in one line why a tunnel takes no packets, or nothing."""
     try:
-        name, _ = _IFREQ.unpack(fcntl.ioctl(tun.fileno(), _TUNGETIFF, bytes(_IFREQ.size)))
+        name, _ = IFREQ.unpack(fcntl.ioctl(tun.fileno(), _TUNGETIFF, bytes(IFREQ.size)))
     except OSError:
         return "the tunnel is detached: its device is gone"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asks:
-            answer = fcntl.ioctl(asks, _SIOCGIFFLAGS, _IFREQ.pack(name, 0))
+            answer = fcntl.ioctl(asks, _SIOCGIFFLAGS, IFREQ.pack(name, 0))
     except OSError as error:
         return f"the tunnel's state cannot be read: {error.strerror}"
-    _, flags = _IFREQ.unpack(answer)
+    _, flags = IFREQ.unpack(answer)
     if flags & _IFF_UP:
         return ""
     text = name.rstrip(b"\0").decode()

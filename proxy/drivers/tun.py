@@ -27,7 +27,8 @@ _USO: Final = _TUN_F_CSUM | _TUN_F_USO4 | _TUN_F_USO6
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
-_IFREQ: Final = struct.Struct("16sH22x")
+IFREQ: Final = struct.Struct("16sH22x")
+"""struct ifreq (linux/if.h): an interface's name, and flags."""
 
 
 class Tun:
@@ -128,5 +129,5 @@ def make_persistent(name: str, owner: int) -> None:
 
 
 def _attach(descriptor: int, name: str) -> None:
-    request = _IFREQ.pack(name.encode("ascii"), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
+    request = IFREQ.pack(name.encode("ascii"), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
     fcntl.ioctl(descriptor, _TUNSETIFF, request)
