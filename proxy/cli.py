@@ -53,7 +53,7 @@ examples:
 
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
-    from proxy.settings import describe
+    from proxy.settings_keys import describe
 
     run = subparsers.add_parser(
         "run",
