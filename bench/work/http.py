@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from support.processes import HarnessError
+from support.servers import NGINX_CONFIGURATION
 
 from bench.cache import program
 from bench.peers import Link
@@ -15,29 +16,8 @@ PORT: Final = 8080
 CONNECTIONS: Final = 32
 MARGIN_SECONDS: Final = 30.0
 
-# One worker; tests/support has the same on other addresses.
-CONFIGURATION: Final = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {prefix}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    client_body_temp_path {prefix}/body;
-    proxy_temp_path {prefix}/proxy;
-    fastcgi_temp_path {prefix}/fastcgi;
-    uwsgi_temp_path {prefix}/uwsgi;
-    scgi_temp_path {prefix}/scgi;
-    server {{
-        listen {port};
-        listen [::]:{port};
-        root {prefix}/html;
-    }}
-}}
-"""
+SERVER: Final = f"listen {PORT}; listen [::]:{PORT}; keepalive_requests 1000000000;"
+"""On every address: a peer's tunnel has its own."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +38,9 @@ class Http:
         (prefix / "html").mkdir(parents=True)
         (prefix / "html/index.html").write_text("x" * 1000, encoding="ascii")
         configuration = prefix / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(prefix=prefix, port=PORT), encoding="ascii")
+        configuration.write_text(
+            NGINX_CONFIGURATION.format(prefix=prefix, server=SERVER), encoding="ascii"
+        )
         host = f"[{link.address}]" if ":" in link.address else link.address
         asking = ("wrk", "--threads", "1", "--connections", str(CONNECTIONS))
         command = [*asking, "--duration", f"{seconds:.0f}", f"http://{host}:{PORT}/index.html"]

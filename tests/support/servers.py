@@ -23,7 +23,7 @@ IPERF3_PORT: Final = 5201
 CHUNK: Final = 1 << 16
 IPV4_HEADER_WORDS: Final = 0x0F
 
-_NGINX_CONFIGURATION: Final = """\
+NGINX_CONFIGURATION: Final = """\
 daemon off;
 user root;
 worker_processes 1;
@@ -38,13 +38,12 @@ http {{
     uwsgi_temp_path {prefix}/uwsgi;
     scgi_temp_path {prefix}/scgi;
     server {{
-        listen {ipv4}:80;
-        listen [{ipv6}]:80;
+        {server}
         root {prefix}/html;
-        add_header X-Canary "{canary}";
     }}
 }}
 """
+"""One worker in the foreground, files under {prefix}; {server} says where it listens, and more."""
 
 
 def start_nginx(pod: Pod, canary: str) -> Process:
@@ -53,9 +52,9 @@ def start_nginx(pod: Pod, canary: str) -> Process:
     (prefix / "html").mkdir(parents=True)
     (prefix / "html/index.html").write_text(f"<h1>{canary}</h1>\n", encoding="ascii")
     configuration = prefix / "nginx.conf"
+    server = f'listen {pod.ipv4}:80; listen [{pod.ipv6}]:80; add_header X-Canary "{canary}";'
     configuration.write_text(
-        _NGINX_CONFIGURATION.format(prefix=prefix, ipv4=pod.ipv4, ipv6=pod.ipv6, canary=canary),
-        encoding="ascii",
+        NGINX_CONFIGURATION.format(prefix=prefix, server=server), encoding="ascii"
     )
     process = pod.start(["nginx", "-p", prefix, "-c", configuration, "-e", "stderr"])
     pod.wait_for_listener(process, 80)
