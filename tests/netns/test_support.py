@@ -42,6 +42,32 @@ with Fabric("nginx1", "nginx2") as fabric:
     signal.pause()
 """
 
+# Interrupted when it starts its first program, its second, and so on until none is left to
+# interrupt, it tells how often that was.
+INTERRUPTED = """
+import itertools, signal, sys
+from support.namespaces import NETNS_DIRECTORY, Fabric
+left = 0
+def interrupt(event, _arguments):
+    global left
+    if event == "subprocess.Popen":
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGINT)
+sys.addaudithook(interrupt)
+for step in itertools.count(1):
+    fabric, left = Fabric("one"), step
+    try:
+        with fabric as made:
+            made["one"].start(["sleep", "1000"])
+    except KeyboardInterrupt:
+        assert not list(NETNS_DIRECTORY.glob(f"{fabric.name}-*")), f"step {step}"
+        assert not fabric.directory.exists(), f"step {step}"
+    else:
+        break
+print(step)
+"""
+
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_canaries_of_every_protocol_are_found_at_every_point(fabric: Fabric, family: str) -> None:
@@ -116,6 +142,14 @@ def test_nothing_is_left_when_a_test_fails(fabric: Fabric) -> None:
     assert not list(NETNS_DIRECTORY.glob(f"{failing.name}-*"))
     assert not failing.directory.exists()
     assert fabric["nginx1"].path.exists()
+
+
+def test_nothing_is_left_by_an_interrupt_at_any_step() -> None:
+    tests = Path(__file__).parents[1]
+
+    done = run([sys.executable, "-c", INTERRUPTED], env={**os.environ, "PYTHONPATH": str(tests)})
+
+    assert int(done.stdout) > 10
 
 
 def test_a_killed_run_is_cleaned_up_and_a_living_one_left_alone(

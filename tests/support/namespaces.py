@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from support.processes import HarnessError, Process, run, wait_for
+from support.processes import HarnessError, Process, run, undisturbed, wait_for
 
 T = TypeVar("T")
 
@@ -84,8 +84,9 @@ class Namespace:
     def start_as_is(self, argv: Sequence[str | Path], name: str) -> Process:
         """Start a program that enters the namespace by itself; ended with the fabric too."""
         log = self.directory / f"{self.label}.{len(self.processes)}.{name}"
-        process = Process(argv, log)
-        self.processes.append(process)
+        with undisturbed():
+            process = Process(argv, log)
+            self.processes.append(process)
         return process
 
     def socket(
@@ -132,8 +133,8 @@ class Fabric:
 
     def __enter__(self) -> Self:
         """Make everything; nothing is left if that fails or is interrupted."""
-        self.directory.mkdir(mode=0o755)
         try:
+            self.directory.mkdir(mode=0o755)
             self.node = Namespace(f"{self.name}-node", "node", self.directory)
             self._make_bridge()
             for number, pod_name in enumerate(self._pod_names, FIRST_POD_NUMBER):
@@ -217,6 +218,7 @@ def clean_stale() -> list[str]:
     return sorted(stale)
 
 
+@undisturbed()
 def _dismantle(fabric: str) -> None:
     """Remove all that carries a fabric's name: processes, then links, namespaces and files."""
     names = sorted(

@@ -1,10 +1,13 @@
 """Programs that the tests start: run to an end, or kept running and ended by their own pid."""
 
+import contextlib
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import Final
 
 POLL_SECONDS: Final = 0.01
@@ -13,6 +16,27 @@ TAIL_LINES: Final = 15
 
 class HarnessError(Exception):
     """The test bed itself failed (a program ended, a time limit passed): what, where and why."""
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no signal's handler break off what is done inside: it is called afterwards.
+
+    For short steps that must be done whole, or not begun, for what they made to be found again.
+    """
+    caught: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (SIGINT, SIGTERM):
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda told, _frame: caught.append(told))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in dict.fromkeys(caught):
+            signal.raise_signal(late)
 
 
 def wait_for(what: str, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
@@ -34,27 +58,42 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; `HarnessError` with its words unless it exits as accepted."""
     command = [str(word) for word in argv]
+    program = None
     try:
-        done = subprocess.run(
-            command,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-            env=env,
-        )
+        with undisturbed():
+            program = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=env,
+            )
+        stdout, stderr = program.communicate(stdin, timeout)
     except FileNotFoundError as error:
         raise HarnessError(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise HarnessError(f"{' '.join(command)}: not finished after {timeout:g} s") from error
+    finally:
+        if program is not None:
+            _bury(program)
+    done = subprocess.CompletedProcess(command, program.returncode, stdout, stderr)
     if done.returncode not in accept:
         raise HarnessError(
             f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         )
     return done
+
+
+def _bury(program: subprocess.Popen[str]) -> None:
+    """See it gone, and what it made whole: an interrupted test bed removes what it finds."""
+    with undisturbed():
+        program.kill()
+        program.wait()
+        for pipe in (program.stdin, program.stdout, program.stderr):
+            if pipe:
+                pipe.close()
 
 
 class Process:
@@ -71,14 +110,15 @@ class Process:
             try:
                 # A session of its own: Ctrl-C reaches the test bed alone, which then ends its
                 # programs in order.
-                self._popen = subprocess.Popen(
-                    self.argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    env=env,
-                    start_new_session=True,
-                )
+                with undisturbed():
+                    self._popen = subprocess.Popen(
+                        self.argv,
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=err,
+                        env=env,
+                        start_new_session=True,
+                    )
             except FileNotFoundError as error:
                 raise HarnessError(f"{self.argv[0]} is not installed") from error
 
