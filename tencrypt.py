@@ -13,6 +13,7 @@ GROUPS: Final = {
     "run": ("proxy.cli", "run a pod's proxy: everything it says to its project leaves encrypted"),
     "status": ("proxy.cli", "ask a running proxy for its sessions, counters and certificate"),
     "rekey": ("proxy.cli", "begin new sessions, with new keys, beside those of a running proxy"),
+    "verify": ("proxy.cli", "prove that traffic with a peer is encrypted"),
     "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show"),
 }
 """Command to the module whose ``build(subparsers)`` adds its parser, and its line of help."""

@@ -20,10 +20,13 @@ from typing import Final
 from proxy.credentials.credential import Credential
 from proxy.drivers import admin, ca_client, clock, logs, metrics, monitor
 from proxy.drivers.enrolment import Enrolment
+from proxy.drivers.line import DaemonsEnd
 from proxy.drivers.pump import Pump
 from proxy.drivers.readiness import Readiness
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import SessionSocket
+from proxy.drivers.verifier import Verifier
+from proxy.drivers.watching import BUSY, WATCH, Watchers
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.flow.members import Members
@@ -38,6 +41,7 @@ from proxy.session.events import (
     SessionClosed,
     SessionMoved,
     SessionOpened,
+    VerifyHeard,
 )
 from proxy.session.handshake import HANDSHAKE_LIFE
 from proxy.session.table import SessionTable
@@ -62,7 +66,7 @@ class Place:
     tunnel_mtu: int
 
 
-def run(settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> int:
+def run(settings: Settings, place: Place, channel: DaemonsEnd, tun: Tun) -> int:
     """Run until the net agent asks for the end (or is gone) or a signal does; return the exit code."""
     logs.configure()
     try:
@@ -82,7 +86,7 @@ def run(settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> i
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, place: Place, channel: socket.socket, tun: Tun) -> None:
+    def __init__(self, settings: Settings, place: Place, channel: DaemonsEnd, tun: Tun) -> None:
         self._settings, self._place, self._channel, self._tun = settings, place, channel, tun
         self._enrolment = Enrolment(settings)
         self._drops: Drops = Drops()
@@ -93,6 +97,8 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._code = FINE
         self._bug_told = 0.0
+        self._watchers = Watchers(channel)
+        self._verifier: Verifier | None = None
         self._news = asyncio.Event()
         """Set, and replaced by another, at each event of the sessions."""
 
@@ -101,7 +107,6 @@ class _Daemon:
         loop.set_exception_handler(self._tell_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        self._channel.setblocking(False)  # noqa: FBT003 - the standard library's signature
         loop.add_reader(self._channel.fileno(), self._hear_agent)
         listen = self._settings.metrics_listen
         if listen is None:
@@ -130,9 +135,12 @@ class _Daemon:
         return self._code
 
     def _hear_agent(self) -> None:
-        # Whatever the agent says, or its end of file, means the same: stop.
         with contextlib.suppress(OSError):
-            self._channel.recv(64)
+            word, channel = self._channel.hear()
+            if word in {WATCH, BUSY}:
+                self._watchers.given(channel)
+                return
+        # Whatever else it says, or its end, means the same: stop.
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._stop.set()
 
@@ -140,6 +148,8 @@ class _Daemon:
         return self._readiness.why_not(clock.monotonic())
 
     def _tell_event(self, event: Event) -> None:
+        if isinstance(event, VerifyHeard) and self._verifier is not None:
+            self._verifier.hear(event.session, event.body)
         _log_event(event)
         self._news.set()
         self._news = asyncio.Event()
@@ -214,7 +224,17 @@ class _Daemon:
                         await self._news.wait()
             return rekey_report(table, former)
 
-        serving = admin.serve(Path(settings.admin_socket), status, rekey)
+        self._verifier = verifier = Verifier(
+            on=settings.verify,
+            pod=settings.name,
+            addresses=self._place.addresses,
+            members=members,
+            watchers=self._watchers,
+            table=table,
+            drops=self._drops,
+            settle=pump.settle,
+        )
+        serving = admin.serve(Path(settings.admin_socket), status, rekey, verifier.verify)
         async with serving, asyncio.TaskGroup() as tasks:
             pump.start()
             self._readiness.serves(table)
@@ -222,8 +242,9 @@ class _Daemon:
             others = (
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),
+                tasks.create_task(verifier.answer()),
             )
-            self._channel.send(b"ready")
+            self._channel.say(b"ready")
             logs.event(
                 "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu
             )
@@ -283,6 +304,8 @@ def _log_event(event: Event) -> None:
                 detail=refusal.detail,
                 role="initiator" if is_initiator else "responder",
             )
+        case VerifyHeard():
+            pass  # one of several of a verification, which is logged as a whole
         case CallFailed(address, refusal):
             logs.event(
                 "unreachable",

@@ -32,6 +32,7 @@ from proxy.settings_keys import (
     TOKEN,
     TOKEN_FILE,
     TRUST_DOMAIN,
+    VERIFY,
 )
 from proxy.settings_source import Key, SettingsError, Source
 from proxy.settings_values import Address, Listen, Network
@@ -60,6 +61,7 @@ class Settings:
     tls_suites: tuple[str, ...]
     tls_groups: tuple[str, ...]
     offloads: tuple[str, ...]
+    verify: bool
 
     @property
     def tls_profile(self) -> TlsProfile:
@@ -101,6 +103,7 @@ def parse_settings(
         tls_suites=source.get(TLS_SUITES),
         tls_groups=source.get(TLS_GROUPS),
         offloads=source.get(OFFLOADS),
+        verify=source.get(VERIFY) == "project",
     )
     _check_members(source, settings)
     _check_claims(source, settings, wall)

@@ -150,10 +150,17 @@ OFFLOADS: Final[Key[tuple[str, ...]]] = Key(
     default=values.OFFLOADS,
     from_environment=list_from_environment,
 )
+VERIFY: Final[Key[str]] = Key(
+    "verify",
+    "whether `tencrypt verify`, here and at other pods of the project, may look at this pod's interface",
+    "off or project",
+    values.one_of("off", "project"),
+    default="off",
+)
 KEYS: Final[tuple[Key[object], ...]] = (
     TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
     CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
-    TLS_SUITES, TLS_GROUPS, OFFLOADS,
+    TLS_SUITES, TLS_GROUPS, OFFLOADS, VERIFY,
 )  # fmt: skip
 
 

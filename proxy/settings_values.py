@@ -103,6 +103,18 @@ def names(check: Callable[[tuple[str, ...]], object]) -> Callable[[object], tupl
     return parse
 
 
+def one_of(*words: str) -> Callable[[object], str]:
+    """Make a parser that takes these words alone."""
+
+    def parse(value: object) -> str:
+        word = _text(value)
+        if word not in words:
+            raise ValueError
+        return word
+
+    return parse
+
+
 def interface(value: object) -> str:
     """Parse an interface's name: neither the loopback nor our own device."""
     name = _text(value)

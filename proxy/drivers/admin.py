@@ -1,4 +1,4 @@
-"""The proxy's Unix socket: `tencrypt status` and `rekey` ask here. Its owner and root alone may connect."""
+"""The proxy's Unix socket: `tencrypt status`, `rekey` and `verify` ask here. Its owner and root alone may connect."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from typing_extensions import override
 from proxy.status import JsonObject
 
 _LARGEST_ANSWER: Final = 16 << 20
-_SECONDS: Final = 10
-"""For an answer: rekey waits for handshakes, which have 5 s."""
+_SECONDS: Final = 20
+"""For an answer: rekey waits for handshakes, which have 5 s, and verify for these and its flows."""
 
 
 @contextlib.asynccontextmanager
@@ -24,10 +24,12 @@ async def serve(
     path: Path,
     report: Callable[[], JsonObject],
     rekey: Callable[[str | None], Awaitable[JsonObject]],
+    verify: Callable[[str], Awaitable[JsonObject]],
 ) -> AsyncIterator[None]:
     """Answer on a socket at ``path``, of mode 0600, for as long as the context lasts.
 
-    GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out.
+    GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out,
+    and POST /v1/verify?peer= gives ``verify(peer)``.
     """
 
     async def status(_request: web.Request) -> web.Response:
@@ -38,7 +40,11 @@ async def serve(
     async def renew(request: web.Request) -> web.Response:
         return web.json_response(await rekey(request.query.get("pod")))
 
+    async def prove(request: web.Request) -> web.Response:
+        return web.json_response(await verify(request.query.get("peer", "")))
+
     app.router.add_get("/v1/status", status)
+    app.router.add_post("/v1/verify", prove)
     app.router.add_post("/v1/rekey", renew)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

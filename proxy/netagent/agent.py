@@ -4,6 +4,8 @@
         set_up
         fork --------------------------------------------->  become_daemon, start_daemon
         <------------------------------------- b"ready" ---  when it can take packets
+        <------------------------------------- b"watch" ---  where `verify` is on
+        (lookout forks a watcher) --- b"watch", channel -->  commands it by the channel
         SIGTERM, SIGINT, SIGHUP: --- b"stop" ------------->  ends by itself: a process of root
         tear_down                                            without CAP_KILL cannot signal it
 
@@ -24,19 +26,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
+from proxy.drivers import line
+from proxy.drivers.line import AgentsEnd, DaemonsEnd
 from proxy.drivers.tun import Tun
 from proxy.netagent.drivers import apply, privileges
+from proxy.netagent.drivers.lookout import Lookout
 from proxy.netagent.errors import MachineLacksError, NetAgentError
 from proxy.netagent.plan import TUNNEL, NetSettings, PlanError, plan
 
 READY: Final = b"ready"
 STOP: Final = b"stop"
+WATCH: Final = b"watch"
+BUSY: Final = b"busy"
 STOP_SECONDS: Final = 10.0
 
-# Runs the daemon and returns its exit code. It must end at STOP, and when the agent is gone: end of
-# file on the channel, or ConnectionResetError where the agent had not read all. It must open its
+# Runs the daemon and returns its exit code. It must end at STOP, and when the agent is gone: then
+# it hears the empty word, or ConnectionResetError. It must open its
 # sockets itself: the filter knows the daemon by the user that opened a socket.
-StartDaemon: TypeAlias = "Callable[[socket.socket, Tun], int]"
+StartDaemon: TypeAlias = "Callable[[DaemonsEnd, Tun], int]"
 
 _FINE, _FAILED, _USAGE, _REFUSED_BY_CA, _LACKS = range(5)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -91,23 +98,29 @@ def _run(
     if netns is not None:
         privileges.enter_netns(netns)
     privileges.require_one_thread()
+    if settings.verify:
+        privileges.require(privileges.CAP_NET_RAW, 'verify = "project"')
     earlier = apply.set_up(planned)
-    agents, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    agents, daemons = line.make()
     child = os.fork()
     if child == 0:
         agents.close()
         _be_daemon(settings, daemon, daemons, former)
     daemons.close()
-    with agents:
-        privileges.keep_only_net_admin()
-        watch = _supervise(child, agents)
+    lookout = Lookout(settings) if settings.verify else None
+    privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
+    with contextlib.closing(agents):
+        watch = _supervise(child, agents, lookout)
+    if lookout is not None:
+        # Before the filter is lifted: no canary of a watcher shall leave in clear.
+        lookout.end()
     return _finish(watch, child, earlier=earlier)
 
 
 def _be_daemon(
     settings: NetSettings,
     daemon: tuple[Callable[[], object], StartDaemon],
-    channel: socket.socket,
+    channel: DaemonsEnd,
     former: set[int],
 ) -> NoReturn:
     """Run the daemon in the child; never returns into the agent's code above."""
@@ -140,28 +153,33 @@ def _attach() -> Tun:
         raise NetAgentError(f"cannot attach to {TUNNEL}: {error.strerror}") from error
 
 
-def _supervise(child: int, channel: socket.socket) -> _Watch:
+def _supervise(child: int, line: AgentsEnd, lookout: Lookout | None) -> _Watch:
     """Wait until the daemon ends; a signal asks it to, and then bounds the wait."""
     watch = _Watch()
     deadline: float | None = None
     ended = os.pidfd_open(child)
     with _signals() as woken:
         poll = select.poll()
-        for descriptor in (woken.fileno(), channel.fileno(), ended):
-            poll.register(descriptor, select.POLLIN)
+        for source in (woken.fileno(), line.fileno(), ended):
+            poll.register(source, select.POLLIN)
+        if lookout is not None:
+            poll.register(lookout, select.POLLIN)
         while watch.status is None:
             left = None if deadline is None else deadline - _now()
             if left is not None and left <= 0:
                 break
             happened = {descriptor for descriptor, _ in poll.poll(left and left * 1000)}
-            if channel.fileno() in happened and not _hear(channel, watch):
-                poll.unregister(channel)
+            if lookout is not None and lookout.fileno() in happened and not lookout.hear():
+                poll.unregister(lookout)
+                lookout = None
+            if line.fileno() in happened and not _hear(line, watch, lookout):
+                poll.unregister(line)
             if woken.fileno() in happened:
                 poll.unregister(woken)
                 watch.stopping = True
                 deadline = _now() + STOP_SECONDS
                 with contextlib.suppress(OSError):
-                    channel.send(STOP)
+                    line.say(STOP)
             if ended in happened:
                 watch.status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(ended)
@@ -172,13 +190,24 @@ def _now() -> float:
     return time.monotonic()  # noqa: TID251 - a composition root, without an event loop
 
 
-def _hear(channel: socket.socket, watch: _Watch) -> bool:
-    """Take what the daemon says; say whether the channel is still open."""
-    with contextlib.suppress(BlockingIOError, ConnectionResetError):
-        message_untrusted = channel.recv(64, socket.MSG_DONTWAIT)
-        watch.ready = watch.ready or message_untrusted == READY
-        return message_untrusted != b""
-    return True
+def _hear(line: AgentsEnd, watch: _Watch, lookout: Lookout | None) -> bool:
+    """Take what the daemon says; say whether it still can."""
+    words = line.hear()
+    watch.ready = watch.ready or READY in words
+    if WATCH in words:
+        with contextlib.suppress(OSError):
+            _let_watch(line, lookout)
+    return words != [b""]
+
+
+def _let_watch(line: AgentsEnd, lookout: Lookout | None) -> None:
+    """Give the daemon what it commands a watcher by; one at a time, whatever it asks for."""
+    ours, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, daemons:
+        if lookout is not None and lookout.begin(ours):
+            line.say(WATCH, daemons.fileno())
+        else:
+            line.say(BUSY)
 
 
 @contextlib.contextmanager

@@ -79,6 +79,8 @@ class NetSettings:
     session_port: int
     uid: int
     gid: int
+    verify: bool = False
+    """Whether watchers may look at the interface."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,4 +47,12 @@ class CallFailed:
     refusal: Dropped
 
 
-Event = SessionOpened | SessionMoved | SessionClosed | HandshakeRefused | CallFailed
+@dataclass(frozen=True, slots=True)
+class VerifyHeard:
+    """A VERIFY record has opened; the body is what the peer says, whatever that is."""
+
+    session: Session
+    body: bytes
+
+
+Event = SessionOpened | SessionMoved | SessionClosed | HandshakeRefused | CallFailed | VerifyHeard

@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.keys import DirectionKeys
-from proxy.session.wire import CANONICAL_HEADER, MOST_DATAGRAMS, RECORD, RECORD_HEADER, TAG
+from proxy.session.wire import (
+    CANONICAL_HEADER,
+    CANONICAL_STRUCT,
+    MOST_DATAGRAMS,
+    RECORD,
+    RECORD_HEADER,
+    RECORD_STRUCT,
+    TAG,
+)
 
 LARGEST_SEND: Final = 65_507
 """Bytes that one UDP send, or receive, holds at most (RFC 768 over IPv4)."""
@@ -54,6 +62,17 @@ class Headers:
         # Compared as a whole by the interpreter: 64 bits that differ for each datagram give no time to learn from.
         if block[_TOKEN * (segment & 1) : _TOKEN * (segment & 1) + _TOKEN] != token:
             raise Dropped(Drop.TOKEN)
+
+    def vouches(self, header_untrusted: bytes) -> bool:
+        """Say whether the 24 bytes of a datagram's header were made under this key: its token is right."""
+        kind, segment, total, index, counter, token = RECORD_STRUCT.unpack(header_untrusted)
+        if not 0 <= kind - RECORD < MOST_DATAGRAMS or segment > kind - RECORD:
+            return False
+        try:
+            self.check(CANONICAL_STRUCT.pack(kind, 0, total, index, counter), segment, token)
+        except Dropped:
+            return False
+        return True
 
     def all(self, header: bytes, count: int) -> bytearray:
         """Return the headers of ``count`` datagrams back to back; ``header`` is the first 16 bytes of segment 0's."""

@@ -46,6 +46,10 @@ class Sealer:
         self.blocks = 0
         self.large = 0  # records of several datagrams
 
+    def vouches(self, header_untrusted: bytes) -> bool:
+        """Say whether a datagram's header of 24 bytes was made by us under this session's key."""
+        return self._headers.vouches(header_untrusted)
+
     def seal(self, plain: memoryview | bytes, datagram_size: int) -> memoryview | bytes:
         """Seal ``plain`` (prefix and body) as datagrams of ``datagram_size`` bytes of UDP payload, the last less.
 
@@ -94,6 +98,10 @@ class Opener:
     def incomplete(self) -> int:
         """Records given up because pieces of them never came."""
         return self._partial.given_up
+
+    def vouches(self, header_untrusted: bytes) -> bool:
+        """Say whether a datagram's header of 24 bytes was made by the peer under this session's key."""
+        return self._headers.vouches(header_untrusted)
 
     def expire(self, now: float) -> None:
         """Free the buffers of records whose pieces never came."""

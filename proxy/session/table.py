@@ -15,7 +15,7 @@ from proxy.errors import Dropped
 from proxy.session.answers import Answers
 from proxy.session.calls import Calls
 from proxy.session.cookie import Endpoint
-from proxy.session.events import Event, SessionOpened
+from proxy.session.events import Event, SessionOpened, VerifyHeard
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
 from proxy.session.path_size import PathSize
@@ -33,6 +33,7 @@ from proxy.session.wire import (
     PONG_SIZE,
     PONG_STRUCT,
     PREFIX,
+    VERIFY,
     Flight,
     Hello,
     Hint,
@@ -219,8 +220,14 @@ class SessionTable:
             self._upkeep.answered(session, body, now)
         elif kind == CLOSE:
             self.remove(session, "closed by peer")
+        elif kind == VERIFY:
+            self._registry.tell(VerifyHeard(session, bytes(plain[PREFIX:])))
         elif kind != CONFIRM or session.is_initiator:
             raise Dropped(Drop.UNKNOWN_KIND, "in general, or from its sender's role")
+
+    def verify(self, session: Session, body: bytes, now: float) -> None:
+        """Send a VERIFY record; `proxy.verify.messages` knows its bodies."""
+        self._registry.seal_control(session, VERIFY, now, body)
 
     def ask_loss(self, session: Session, now: float) -> None:
         """Ask what became of the records of several datagrams; when `RecordLimit.due` has come and one is sent."""

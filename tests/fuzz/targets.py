@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fuzz import data_path
+from fuzz import data_path, verifying
 from support.pki import START, Authority, Leaf
 
 from ca.messages import (
@@ -44,6 +44,9 @@ from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
 from proxy.settings import parse_settings
 from proxy.settings_source import SettingsError
 from proxy.status import draw
+from proxy.verify import messages as verify_messages
+from proxy.verify import verdict
+from proxy.verify.orders import parse_order, parse_told
 
 WALL = START.timestamp() + 60
 CLAIMS = JoinClaims(
@@ -139,6 +142,12 @@ def rekeyed(data: bytes) -> None:
         rekey.draw(answer)
 
 
+def proof_drawn(data: bytes) -> None:
+    answer = json.loads(data)
+    if isinstance(answer, dict):
+        verdict.draw(answer)
+
+
 def pem_chain() -> list[bytes]:
     return [b"".join(c.public_bytes(Encoding.PEM) for c in (*POD.chain, *POD.roots))]
 
@@ -159,6 +168,10 @@ TARGETS: dict[str, Target] = {
     "frame": Target(data_path.frame, (Dropped,), data_path.frame_seeds),
     "arrived": Target(data_path.arrived, (Dropped,), data_path.arrived_seeds),
     "joined": Target(data_path.joined, (), data_path.joined_seeds),
+    "seen": Target(verifying.seen_frame, (), verifying.frame_seeds),
+    "verify": Target(verify_messages.parse, (Dropped,), verifying.message_seeds),
+    "order": Target(parse_order, (Dropped,), verifying.order_seeds),
+    "told": Target(parse_told, (Dropped,), verifying.told_seeds),
     "tls-answer": Target(answer_tls, (Dropped,), hello_of_tls),
     "tls-call": Target(call_tls, (Dropped,), flight_of_tls, good=False),
     "certificate": Target(
@@ -199,6 +212,11 @@ TARGETS: dict[str, Target] = {
         (ValueError, KeyError, TypeError, OverflowError, RecursionError),
         lambda: [b'{"pod": {}, "certificate": {"serial": "1", "renewal": {"failures": 1}}}'],
         good=False,
+    ),
+    "proof": Target(
+        proof_drawn,
+        (ValueError, KeyError, TypeError, OverflowError, RecursionError),
+        verifying.proof_seeds,
     ),
     "rekey": Target(
         rekeyed,

@@ -36,7 +36,7 @@ SETTINGS = {SETTINGS!r}
 """
 
 CONFINED = """
-privileges.keep_only_net_admin()
+privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
 try:
     Path("/proc/sys/net/ipv4/conf/eth0/rp_filter").write_text("2")
 except OSError as error:
@@ -54,11 +54,11 @@ def start_daemon(channel, tun):
     how = sys.argv[1]
     if how.startswith("fail-"):
         return int(how.removeprefix("fail-"))
-    channel.send(b"ready")
+    channel.say(b"ready")
     print(os.getpid(), flush=True)
     while True:
         try:
-            message = channel.recv(64)
+            message, _ = channel.hear()
         except ConnectionResetError:
             message = b""
         if how == "stuck":
@@ -314,7 +314,7 @@ def test_without_privileges_the_agent_says_what_it_lacks(pair: Pair) -> None:
 
 def test_privileges_that_cannot_be_given_up_whole_stop_the_daemon() -> None:
     script = """
-privileges.keep_only_net_admin()
+privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
 try:
     privileges.become_daemon(15443, 15443)
 except privileges.MachineLacksError as error:
@@ -322,6 +322,74 @@ except privileges.MachineLacksError as error:
 """
     said = "cannot become UID 15443: needs CAP_SETUID, CAP_SETGID and CAP_SETPCAP\n"
     assert run(*_at_root(sys.executable, "-c", PRELUDE + script)) == said
+
+
+def test_a_daemon_that_was_taken_over_gets_no_more_than_one_watcher_for_members(pair: Pair) -> None:
+    script = """
+from dataclasses import replace
+from proxy.verify import orders
+def ask(channel, message):
+    channel.say(b"watch")
+    word, watcher = channel.hear()
+    if watcher is None:
+        return word
+    for one in [message] if isinstance(message, bytes) else message:
+        watcher.send(one)
+    try:
+        return watcher.recv(9999)[:20]
+    except ConnectionResetError:
+        return b"reset"
+def start_daemon(channel, tun):
+    channel.say(b"ready")
+    member, stranger = IPv4Address("10.9.0.2"), IPv4Address("192.0.2.1")
+    flow = orders.Flow(member, member, 80, 80)
+    messages = (
+        b"",
+        b"{",
+        orders.Look((stranger,)).encode(),
+        orders.Look((member,), listen=(member,)).encode(),
+        orders.Finish().encode(),
+    )
+    for message in messages:
+        said = b"busy"
+        while said == b"busy":
+            said = ask(channel, message)
+        print(said)
+    watcher = None
+    while watcher is None:
+        channel.say(b"watch")
+        _, watcher = channel.hear()
+    watcher.send(orders.Look((member,)).encode())
+    print(watcher.recv(9999)[:20])
+    print({ask(channel, b"") for _ in range(200)})
+    watcher.send(orders.Flows((flow,), bytes(32)).encode())
+    print(watcher.recv(9999))
+    for _ in range(10000):
+        try:
+            channel.say(b"nonsense" * 2)
+        except BlockingIOError:
+            pass
+    return 0
+sys.exit(agent.run(replace(SETTINGS, verify=True), start_daemon, netns=sys.argv[1]))
+"""
+    path = f"/run/netns/{pair.a}"
+    done = subprocess.run(
+        _at_root(sys.executable, "-c", PRELUDE + script, path),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == 0, done.stderr
+    *refused, looking, flood, outside = done.stdout.splitlines()
+    assert set(refused) <= {"b''", "b'reset'"}
+    assert len(refused) == 5
+    assert looking == """b'{"told": "looking", '"""
+    assert flood == "{b'busy'}"
+    assert outside == "b''"
+    for reason in ("192.0.2.1 is no member", "10.9.0.2 is no address of this pod"):
+        assert reason in done.stderr
 
 
 def test_a_path_that_is_no_network_namespace_is_one_clear_line(

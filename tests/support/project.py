@@ -1,6 +1,6 @@
 """A whole project on a fabric: its CA, and a proxy in each pod that shall have one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from support.namespaces import Fabric, Pod
 from support.tencrypt import READY_SECONDS, ProjectCA, Proxy
@@ -9,8 +9,9 @@ from support.tencrypt import READY_SECONDS, ProjectCA, Proxy
 class Project:
     """The pods of a fabric, all of them members of one project; protected once `start`ed."""
 
-    def __init__(self, fabric: Fabric) -> None:
-        """Make and serve the project's CA."""
+    def __init__(self, fabric: Fabric, settings: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Make and serve the project's CA; `settings` overrides keys of each pod's configuration."""
+        self.settings = settings or {}
         self.fabric = fabric
         self.ca = ProjectCA(fabric)
         self.members = [address for pod in fabric.pods.values() for address in (pod.ipv4, pod.ipv6)]
@@ -24,7 +25,7 @@ class Project:
         """Start proxies in these pods, in all if none is named; returns when all are ready."""
         pods: Sequence[Pod] = [self.fabric[n] for n in pod_names or self.fabric.pods]
         for pod in pods:
-            self.proxies[pod.label] = Proxy(pod, self.ca, self.members)
+            self.proxies[pod.label] = Proxy(pod, self.ca, self.members, settings=self.settings)
             self.proxies[pod.label].start()
         for pod in pods:
             self.proxies[pod.label].wait_for_event("ready", READY_SECONDS)

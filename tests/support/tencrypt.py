@@ -153,13 +153,20 @@ class Proxy:
             run([TENCRYPT, "status", "--socket", self.admin_socket, "--json"]).stdout
         )
 
+    def verify(self, peer: str) -> tuple[int, Json]:
+        """What `tencrypt verify --json` says of a peer: exit code and answer."""
+        ask = ("--socket", self.admin_socket, "--json")
+        done = run([TENCRYPT, "verify", peer, *ask], accept=(0, 5, 6))
+        return done.returncode, _json_object(done.stdout)
+
     def daemon_pid(self) -> int:
-        """Process id of the daemon, the agent's only child."""
+        """Process id of the daemon: of the agent's children the one of its user."""
         agent = self._running().pid
         children = Path(f"/proc/{agent}/task/{agent}/children").read_text(encoding="ascii").split()
-        if len(children) != 1:
-            raise HarnessError(f"the agent has {len(children)} children, expected the daemon alone")
-        return int(children[0])
+        daemons = [pid for pid in children if Path(f"/proc/{pid}").stat().st_uid == DAEMON_UID]
+        if len(daemons) != 1:
+            raise HarnessError(f"the agent has {len(daemons)} daemons, expected one")
+        return int(daemons[0])
 
     def kill_daemon(self) -> int:
         """Kill the daemon with -9; the agent's exit code, which ends after it."""

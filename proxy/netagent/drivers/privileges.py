@@ -16,9 +16,12 @@ from typing import Final
 from proxy.netagent.errors import MachineLacksError, NetAgentError
 
 CAP_NET_ADMIN: Final = 12
+CAP_NET_RAW: Final = 13
+_NAMES: Final = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_NET_RAW: "CAP_NET_RAW"}
 
 _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -69,30 +72,36 @@ def become_daemon(uid: int, gid: int) -> None:
     Raises MachineLacksError where the present privileges do not reach (SETUID, SETGID, SETPCAP),
     or where something is left.
     """
+    become(uid, gid, frozenset())
+    _verify_daemon(uid, gid)
+
+
+def become(uid: int, gid: int, kept: frozenset[int]) -> None:
+    """Become `uid` and `gid`, without a group, with these capabilities alone. Raises MachineLacksError."""
     require_one_thread()
     try:
-        _drop_bounding_set(keep=frozenset())
+        _drop_bounding_set(keep=kept)
         os.setgroups([])
         os.setresgid(gid, gid, gid)
+        _prctl(_PR_SET_KEEPCAPS, 1)
         os.setresuid(uid, uid, uid)
-        _set_capabilities(frozenset())
+        _prctl(_PR_SET_KEEPCAPS, 0)
+        _set_capabilities(kept)
         _lock()
     except PermissionError as error:
         raise MachineLacksError(
             f"cannot become UID {uid}: needs CAP_SETUID, CAP_SETGID and CAP_SETPCAP"
         ) from error
-    # Neither cores nor ptrace by others of this UID may show the session keys.
+    # Neither cores nor ptrace by others of this UID may show the session keys, or a packet socket.
     _prctl(_PR_SET_DUMPABLE, 0)
-    _verify_daemon(uid, gid)
 
 
-def keep_only_net_admin() -> None:
-    """Keep CAP_NET_ADMIN alone, for this process and all that it starts; UID 0 stays.
+def keep_only(kept: frozenset[int]) -> None:
+    """Keep these capabilities alone, for this process and all that it starts; UID 0 stays.
 
-    Raises MachineLacksError where CAP_NET_ADMIN is missing.
+    Raises MachineLacksError where one is missing.
     """
     require_one_thread()
-    kept = frozenset({CAP_NET_ADMIN})
     try:
         # Refused without CAP_SETPCAP, as in a container that was given NET_ADMIN alone: then the
         # bound is the container's, and no more than that is what nft, run as UID 0, can have.
@@ -101,7 +110,14 @@ def keep_only_net_admin() -> None:
         _set_capabilities(kept)
         _lock()
     except PermissionError as error:
-        raise MachineLacksError("needs CAP_NET_ADMIN") from error
+        names = ", ".join(_NAMES.get(capability, str(capability)) for capability in sorted(kept))
+        raise MachineLacksError(f"needs {names}") from error
+
+
+def require(capability: int, reason: str) -> None:
+    """Raise MachineLacksError where this thread lacks a capability; ``reason`` says what needs it."""
+    if not capabilities()["CapEff"] >> capability & 1:
+        raise MachineLacksError(f"{reason}: needs {_NAMES[capability]}")
 
 
 def capabilities() -> dict[str, int]:

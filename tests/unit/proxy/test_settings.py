@@ -38,6 +38,7 @@ def test_a_full_file_is_understood() -> None:
         tls_suites='["TLS_AES_256_GCM_SHA384"]',
         tls_groups='["secp384r1"]',
         offloads='["gso"]',
+        verify='"project"',
     )
     assert parse(text) == Settings(
         trust_domain="shop.example",
@@ -57,6 +58,7 @@ def test_a_full_file_is_understood() -> None:
         tls_suites=("TLS_AES_256_GCM_SHA384",),
         tls_groups=("secp384r1",),
         offloads=("gso",),
+        verify=True,
     )
 
 

@@ -155,6 +155,7 @@ async def live(world: World, hours: float) -> Lived:
         metrics_listen=None,
         tls_suites=DEFAULT_PROFILE.suites,
         offloads=(),
+        verify=False,
         tls_groups=DEFAULT_PROFILE.groups,
     )
     world.until = BOOT + hours * HOUR
