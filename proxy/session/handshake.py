@@ -85,6 +85,11 @@ class Exchange:
         """The certificate that this handshake proves us with: a newer one may have come since."""
         return self._tls.own
 
+    @property
+    def era(self) -> int:
+        """By which of our roots and revocations the peer was judged."""
+        return self._tls.era
+
     def keys(self) -> SessionKeys:
         """Return the session's keys: only after `proven` is set."""
         if self.proven is None or self.theirs is None:

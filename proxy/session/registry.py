@@ -71,6 +71,7 @@ class Registry:
         self._profile = profile
         self._context = make_context(credential, profile)
         self._revoked = NONE_REVOKED
+        self._era = 0  # how often roots or revocations have changed
         self._port = port
         self._entropy = entropy
         self._buffer = SealingBuffer()
@@ -98,6 +99,7 @@ class Registry:
             wall=wall,
             revoked=self._revoked,
             profile=self._profile,
+            era=self._era,
         )
 
     def adopt(self, credential: Credential, now: float) -> bool:
@@ -105,6 +107,7 @@ class Registry:
         former = self._credential.own
         self._context = make_context(credential, self._profile)
         self._credential = credential
+        self._era += 1
         self._close_refused(now)
         return self.has_newer(former)
 
@@ -120,6 +123,7 @@ class Registry:
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""
         self._revoked = revoked
+        self._era += 1
         self._close_refused(now)
 
     def new_index(self) -> int:
@@ -165,8 +169,8 @@ class Registry:
             raise Dropped(Drop.HANDSHAKE_MISMATCH, "receiver index taken")
         if len(self.sessions) >= MOST_SESSIONS:
             raise Dropped(Drop.SESSIONS_FULL)
-        # Since this handshake began, roots or revocations may have changed.
-        self._judge_again(proven.chain, now)
+        if exchange.era != self._era:  # roots or revocations have changed since it began
+            self._judge_again(proven.chain, now)
         pair = self.pairs.setdefault(pair_key(proven.peer), Pair())
         if exchange.is_initiator:
             generation = exchange.header.generation

@@ -83,9 +83,13 @@ class TlsEnd:
         wall: float,
         revoked: Revocations = NONE_REVOKED,
         profile: TlsProfile = DEFAULT_PROFILE,
+        era: int = 0,
     ) -> None:
-        """Begin as the initiator to the packed address ``called``, or as a responder where that is None."""
-        self.own = own
+        """Begin as the initiator to the packed address ``called``, or as a responder where that is None.
+
+        ``era`` says by which roots and revocations we judge; it is for the caller to compare.
+        """
+        self.own, self.era = own, era
         self._called, self._profile = called, profile
         # The connection holds this, so it must not hold us: a cycle would keep 50 KB until the collector comes.
         self._judge = partial(judge_chain, own=own, called=called, wall=wall, revoked=revoked)

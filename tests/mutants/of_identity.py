@@ -73,7 +73,11 @@ MUTANTS = [
         "            return False\n",
         "",
         f"{SIM}::test_peer_of_another_authority_is_refused",
-        also=("proxy/session/registry.py", "        self._judge_again(proven.chain, now)\n", ""),
+        also=(
+            "proxy/session/registry.py",
+            "            self._judge_again(proven.chain, now)\n",
+            "            pass\n",
+        ),
     ),
     Mutant(
         "no certificate needed",

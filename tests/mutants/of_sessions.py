@@ -88,8 +88,8 @@ MUTANTS = [
     Mutant(
         "the withdrawn keep their sessions",
         "proxy/session/registry.py",
-        "        self._revoked = revoked\n        self._close_refused(now)\n",
-        "        self._revoked = revoked\n",
+        "        self._era += 1\n        self._close_refused(now)\n\n    def new_index",
+        "        self._era += 1\n\n    def new_index",
         f"{TRUST}::test_revoked_pod_loses_its_sessions_and_gets_no_other",
     ),
     Mutant(
@@ -98,13 +98,17 @@ MUTANTS = [
         "            revoked=self._revoked,\n",
         "",
         f"{TRUST}::test_revoked_pod_loses_its_sessions_and_gets_no_other",
-        also=("proxy/session/registry.py", "        self._judge_again(proven.chain, now)\n", ""),
+        also=(
+            "proxy/session/registry.py",
+            "            self._judge_again(proven.chain, now)\n",
+            "            pass\n",
+        ),
     ),
     Mutant(
         "a list that comes during a handshake",
         "proxy/session/registry.py",
-        "        self._judge_again(proven.chain, now)\n",
-        "",
+        "            self._judge_again(proven.chain, now)\n",
+        "            pass\n",
         f"{TRUST}::test_list_that_changes_during_a_handshake_is_heeded",
     ),
     Mutant(
