@@ -5,27 +5,34 @@ each checked against its root. Tencrypt's has all of its own besides: HELLO, coo
 judging of identities, and the first sealed records, until both ends hold the session.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import count
 from time import perf_counter
 from typing import Final
 
 from OpenSSL import SSL, crypto
-from sim.world import Node, World
-from support.pki import Authority, Leaf
+from support.pki import START, Authority, Leaf
 from support.processes import HarnessError
 
 from bench.peers.certificates import Issued, issue
+from proxy.drops import Drops
+from proxy.inbound import Inbound
+from proxy.session.events import SessionOpened
+from proxy.session.table import SessionTable
+from proxy.session.wire import RECORD_OVERHEAD
 
 BARE: Final = "openssl loop"
 OURS: Final = "tencrypt"
 GROUP: Final = "X25519MLKEM768"
 LARGEST_FLIGHT: Final = 65_536
-STEP_SECONDS: Final = 0.002
-"""Simulated, as the next: what the network takes, and what lets a pair's former sessions end."""
+PORT: Final = 15443
+MTU: Final = 1408
+LARGEST: Final = MTU + RECORD_OVERHEAD
 REST_SECONDS: Final = 40.0
-PATIENCE: Final = 1000
+"""On the sessions' clock, between two handshakes: a pair's former sessions end."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +112,61 @@ def _context(own: Issued, root: Issued) -> SSL.Context:
     return context
 
 
+class _End:
+    """One pod's sessions, and its way in."""
+
+    def __init__(self, authority: Authority, number: int) -> None:
+        self.address = f"10.0.0.{number}"
+        credential = authority.issue(Leaf(pod=f"p{number}", addresses=(self.address,)))
+        drops: Drops = Drops()
+        self.table = SessionTable(
+            credential, PORT, os.urandom, drops, wall_offset=START.timestamp(), largest=LARGEST
+        )
+        self.inbound = Inbound(self.table, credential.own.addresses, drops, MTU)
+        self.opened = 0
+
+    def say(self, other: "_End", now: float) -> bool:
+        """Hand all that waits to the other end; whether there was anything."""
+        said = self.table.datagrams_to_send()
+        for data, _ in said:
+            other.inbound.buffer[: len(data)] = data
+            other.inbound.datagrams(len(data), len(data), (self.address, PORT), now)
+        while event := other.table.next_event():
+            other.opened += isinstance(event, SessionOpened)
+        return bool(said)
+
+
 def _tencrypt() -> Callable[[], float]:
     """Give a function that renews the session of two pods once and tells its seconds."""
-    world, authority = World(1), Authority()
-    one, two = (
-        world.join(authority.issue(Leaf(pod=f"p{number}", addresses=(f"10.0.0.{number}",))))
-        for number in (1, 2)
-    )
-    one.table.connect(two.packed, world.now)
+    authority = Authority()
+    one, two = _End(authority, 1), _End(authority, 2)
+    now = 0.0
+    one.table.connect(ip_address(two.address).packed, now)
+
+    def exchange(until: float) -> None:
+        """Carry, and let time pass to what is due, until nothing happens."""
+        nonlocal now
+        while True:
+            while one.say(two, now) | two.say(one, now):
+                pass
+            now = min((due for end in (one, two) if (due := end.table.next_timer())), default=until)
+            if now >= until:
+                now = until
+                return
+            for end in (one, two):
+                end.table.handle_timer(now)
 
     def once() -> float:
-        before = [_opened(node) for node in (one, two)]
+        before = one.opened, two.opened
         begin = perf_counter()
-        one.table.renew(world.now)
-        one.settle()
-        for _ in range(PATIENCE):
-            world.run(STEP_SECONDS)
-            if all(_opened(node) > was for node, was in zip((one, two), before, strict=True)):
-                break
-        else:
-            raise HarnessError(f"no handshake within {PATIENCE * STEP_SECONDS} s")
+        one.table.renew(now)
+        while one.say(two, now) | two.say(one, now):
+            pass
         seconds = perf_counter() - begin
-        world.run(REST_SECONDS)
-        for forgotten in (world.carried, world.worn, one.events, two.events):
-            forgotten.clear()
+        if (one.opened, two.opened) != (before[0] + 1, before[1] + 1):
+            raise HarnessError(f"no handshake: {one.opened}, {two.opened} after {before}")
+        exchange(now + REST_SECONDS)
         return seconds
 
+    exchange(now + REST_SECONDS)
     return once
-
-
-def _opened(node: Node) -> int:
-    """Count the sessions that a pod says were opened."""
-    return sum(type(event).__name__ == "SessionOpened" for event in node.events)
