@@ -1,7 +1,12 @@
 """Options that all tiers share."""
 
+import argparse
+
 import pytest
 from hypothesis import settings
+from support import tencrypt
+
+from proxy.settings_values import OFFLOADS
 
 # How long an example takes is the machine's affair: a benchmark is never a timed test.
 settings.register_profile("tencrypt", deadline=None)
@@ -18,6 +23,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help="times the datagrams of an attack (10 in test-full)",
     )
+    parser.addoption(
+        "--offloads",
+        type=offloads,
+        help="what real proxies leave to the kernel, as tso,gso or none; all if left out",
+    )
+
+
+def offloads(text: str) -> list[str]:
+    """Read a combination of offloads."""
+    words = [] if text == "none" else text.split(",")
+    if not set(words) <= set(OFFLOADS):
+        raise argparse.ArgumentTypeError(f"{text}: some of {','.join(OFFLOADS)}, or none")
+    return words
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = config.getoption("offloads")
+    if chosen is not None:
+        tencrypt.OF_EVERY_PROXY["offloads"] = chosen
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    chosen = config.getoption("offloads")
+    return f"offloads of real proxies: {','.join(OFFLOADS if chosen is None else chosen) or 'none'}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,6 +21,9 @@ CA_PORT: Final = 8443
 DAEMON_UID: Final = 15443
 READY_SECONDS: Final = 15.0
 
+# Settings that a run of the tests gives to each proxy whose test does not set them itself.
+OF_EVERY_PROXY: Final[dict[str, list[str]]] = {}
+
 # What the command prints as JSON is judged by the tests that read it.
 Json = dict[str, Any]
 
@@ -112,6 +115,7 @@ class Proxy:
             "token": ca.token(pod) if token is None else token,
             "members": list(members),
             "admin_socket": str(self.admin_socket),
+            **OF_EVERY_PROXY,
             **(settings or {}),
         }
         # Strings, numbers and lists of strings are written alike in TOML and JSON.
