@@ -32,6 +32,7 @@ test: programs venv
 
 test-full: programs venv
 	$(PYTHON) -m pytest tests/sim/test_scenarios.py tests/attack --scenarios 20000 --attack-factor 10
+	$(PYTHON) tests/combinations.py
 	$(PYTHON) -m coverage run -m pytest $(TIERS)
 	$(PYTHON) -m coverage report
 

@@ -241,7 +241,12 @@ class Verifier:
     async def answer(self) -> None:
         """Answer peers, one after the other, until cancelled."""
         while True:
-            await self._answer(*await self._asked.get())
+            answering, session, ask = await self._asked.get()
+            try:
+                await self._answer(answering, session, ask)
+            except Exception as error:  # noqa: BLE001 - a bug here must not end what carries packets
+                answering.over = True
+                self._loop.call_exception_handler({"message": "verify", "exception": error})
 
     async def _answer(self, answering: _Answering, session: Session, ask: Ask) -> None:
         try:

@@ -32,7 +32,7 @@ BATCH: Final = 2_000
 """Entries of a batch: what a daemon judges without letting packets wait for long."""
 
 _BATCHED: Final = b"\0"
-_MOST: Final = 8
+_MOST: Final = 64
 _LONGEST: Final = 300
 _COUNT: Final = (1 << 63) - 1
 

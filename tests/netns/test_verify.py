@@ -192,7 +192,7 @@ def test_traffic_beside_is_never_taken_for_a_leak(project: Project, fabric: Fabr
     answers = []
 
     with ThreadPoolExecutor(1) as beside:
-        bulk = beside.submit(bulk_transfer, one, two, (two.ipv4, 9000), 1_000_000_000, b"x" * 16)
+        bulk = beside.submit(bulk_transfer, one, two, (two.ipv4, 9000), 400_000_000, b"x" * 16)
         while not bulk.done():
             answers.append(verified(project["nginx1"], two.ipv4))
         sent, arrived = bulk.result()
