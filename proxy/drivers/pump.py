@@ -6,6 +6,7 @@ import select
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from proxy.drivers.batch import Batch
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import Lane, SessionSocket
 from proxy.drops import Drop, Drops
@@ -55,6 +56,7 @@ class Pump:
         self._drops, self._tell, self._fail = drops, tell, fail
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_LARGEST))
+        self._batch = Batch(self._send)
         self._epoll = select.epoll()
         self._last = self._look_out_after = self._look_out_until = 0.0
         self._sources = {lane.fileno(): lane for lane in self._lanes()}
@@ -135,6 +137,8 @@ class Pump:
     def _from_tun(self, reads: int, now: float) -> bool:
         """Take up to ``reads`` packets; say whether all were small."""
         buffer, read = self._buffer, self._tun.read_into
+        # Where packets come one at a time there is nothing to put together.
+        send = self._send if reads == 1 else self._batch.add
         largest = 0
         for _ in range(reads):
             size = read(buffer)
@@ -142,7 +146,8 @@ class Pump:
                 break
             largest = max(largest, size)
             for sending in self._outbound.packets(buffer[:size], now):
-                self._send(sending)
+                send(sending)
+        self._batch.flush()
         return largest <= _SMALL
 
     def _from_network(self, lane: Lane, reads: int, now: float) -> bool:
