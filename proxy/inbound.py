@@ -78,7 +78,8 @@ class Inbound:
         # Records alone: the kernel sorts by the first byte of what it joined, and handshakes have a queue of their own.
         at, whole = 0, True
         while at < total:
-            end = self._whole_end(at, size, total) if whole else 0
+            several = whole and self.buffer[at] != RECORD
+            end = self._whole_end(at, size, total) if several else 0
             session, length = self._open_whole(at, size, source, now, ecn) if end else (None, 0)
             if session is not None and length:
                 frame = self._deliver(session, length, source, now, several=True)

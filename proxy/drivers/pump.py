@@ -99,16 +99,15 @@ class Pump:
         """
         poll, time = self._epoll.poll, self._loop.time
         began = time()
-        reads, before = 1, list[tuple[int, int]]()
+        reads = dict[int, int]()
         try:
             while True:
                 ready = poll(0)
                 now = time()
                 if ready:
                     # More only where work was left over: an attempt in vain costs as much as a packet.
-                    reads = min(2 * reads, _READS) if ready == before else 1
-                    before = ready
-                    self._work(ready, reads, now)
+                    reads = {one: min(2 * reads.get(one, 0) or 1, _READS) for one, _ in ready}
+                    self._work(reads, now)
                 elif now < self._look_out_until:
                     os.sched_yield()
                 else:
@@ -118,11 +117,11 @@ class Pump:
         except OSError as error:
             self._fail(error)
 
-    def _work(self, ready: list[tuple[int, int]], reads: int, now: float) -> None:
+    def _work(self, ready: dict[int, int], now: float) -> None:
         soon = now < self._last + _LOOK_OUT
         self._last = now
         small = True
-        for descriptor, _ in ready:
+        for descriptor, reads in ready.items():
             lane = self._sources.get(descriptor)
             if lane is None:
                 small &= self._from_tun(reads, now)
