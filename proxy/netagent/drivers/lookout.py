@@ -53,7 +53,10 @@ class Lookout:
     def hear(self) -> bool:
         """Take what it says; False when it is gone."""
         self._busy = False
-        return self._line.recv(16) == _DONE
+        try:
+            return self._line.recv(16) == _DONE
+        except OSError:  # it went with words of ours unread
+            return False
 
     def end(self) -> None:
         """Let it, and a watcher that is at work, end; returns when they have."""
