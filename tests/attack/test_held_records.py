@@ -53,9 +53,17 @@ def hold(stage: Stage, victim: Pod) -> list[bytes]:
         # The daemon seals when it comes to it; a packet that is counted has left.
         wait_for("all to leave", lambda: packets_out(proxy) >= before + HELD)
         (capture,) = taps.stop().values()
-    held = [d.payload for d in capture.datagrams() if d.payload[0] == RECORD]
+    held = [one for d in capture.datagrams() if d.payload[0] == RECORD for one in cut(d.payload)]
     (size,) = {len(one) for one in held if PAYLOAD < len(one) < 2 * PAYLOAD}
     return [one for one in held if len(one) == size]
+
+
+def cut(payload: bytes) -> Iterator[bytes]:
+    """Give the records of one datagram each that left by one send, and are captured as that."""
+    while payload:
+        size = RECORD_HEADER + int.from_bytes(payload[2:4], "big")
+        yield payload[:size]
+        payload = payload[size:]
 
 
 def packets_out(proxy: Proxy) -> int:

@@ -16,7 +16,7 @@ from support.servers import SOCKET_SECONDS, bound
 from support.siege import Siege
 
 from proxy.drops import Drop
-from proxy.session.wire import PONG
+from proxy.session.wire import PONG, VERIFY
 
 TIMES = 50
 CANARY = b"the one good packet"
@@ -92,6 +92,11 @@ def malformed(talk: Talk) -> Iterator[bytes]:
     yield from (b"\0\1" + size.to_bytes(2, "big") + large for size in (129, 1))
     yield b"\0\1\0\x32" + ip_packet(*talk.v4, ICMP, bytes(200))
     yield bytes((PONG, 1, 0, 0))
+    # VERIFY: no type, one that is none, families that are none, and each cut short.
+    for body in (b"", b"\0" * 60, b"\6" * 60, b"\1\0" + bytes(60), b"\1\4" + bytes(60)):
+        yield bytes((VERIFY, 0, 0, 0)) + body
+    for kind in range(1, 6):
+        yield bytes((VERIFY, 0, 0, 0, kind, 1)) + bytes(15)
     yield from (bytes(size) for size in (1, 2, 3))
     # What is no packet.
     bodies = [b"", b"\x45", v4[:19], v6[:39], v4[:-1], v6[:-1], v4 + b"\0", v6 + b"\0"]
@@ -128,7 +133,7 @@ def forbidden(talk: Talk) -> Iterator[bytes]:
 
 def unknown_kinds(talk: Talk) -> Iterator[bytes]:
     packet = talk.udp(*talk.v4)
-    yield from (bytes((kind, 0, 0, 0)) + packet for kind in range(PONG + 1, 256, 7))
+    yield from (bytes((kind, 0, 0, 0)) + packet for kind in range(VERIFY + 1, 256, 7))
 
 
 FORMS: dict[Drop, Callable[[Talk], Iterator[bytes]]] = {
