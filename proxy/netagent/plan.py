@@ -2,42 +2,42 @@
 
 The order in which a packet meets the parts:
 
-    leaving    ip rule 99 (not the daemon's UID) -> table 126 -> tenc0, else unreachable
-               nftables, after NAT: to members only the daemon's session datagrams
-    arriving   nftables, before anything else: from members only session datagrams
+    leaving    ip rule 97 (a bypass's connections) and 98 (listed in clear) -> main
+               ip rule 99 (not the daemon's UID) -> table 126 -> tenc0, else unreachable
+               nftables, after NAT: to inside only the daemon's session datagrams, and what is listed
+    arriving   nftables, before anything is delivered: from inside only session datagrams, and what is listed
 
 Routes bring packets into the tunnel; the filter is what refuses plaintext. Each holds alone.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    collapse_addresses,
-)
-from typing import Final, TypeAlias
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Final
 
-Address: TypeAlias = IPv4Address | IPv6Address
-Network: TypeAlias = IPv4Network | IPv6Network
+from proxy.netagent.filter import BYPASS_MARK, MARK_MASK, NFT_TABLE, TUNNEL, ruleset
+from proxy.netagent.settings import Address, NetSettings, Network, PlanError, check
 
-TUNNEL: Final = "tenc0"
+__all__ = [
+    "NFT_TABLE", "TUNNEL", "Address", "NetSettings", "Network", "Plan", "PlanError", "Route", "Rule", "plan",
+]  # fmt: skip
+
 TABLE: Final = 0x7E
 # Marks our rules and routes (rtm_protocol, FRA_PROTOCOL), so that nobody else's are removed.
 PROTOCOL: Final = 0x7E
+MAIN: Final = 254
 # Before `main` (32766) and what CNI plugins put near it; after `local` (0), so that packets to
 # the pod's own addresses are delivered although these may lie inside a member prefix.
 RULE_PREFERENCE: Final = 99
+LISTED_PREFERENCE: Final = 98
+BYPASS_PREFERENCE: Final = 97
 # What tenc0 puts together at most: with the datagrams' headers it fits one UDP send of 65,507 bytes.
 SUPER_PACKET: Final = 61_000
 MOST_SEGMENTS: Final = 128
 TUNNEL_METRIC: Final = 10
 UNREACHABLE_METRIC: Final = 1000
-NFT_TABLE: Final = "tencrypt"
 
 # Record header, inner prefix and AEAD tag of one datagram.
 RECORD_OVERHEAD: Final = 24 + 4 + 16
@@ -47,40 +47,8 @@ _UDP_HEADER: Final = 8
 _IP_HEADER: Final = {4: 20, 6: 40}
 # RFC 8200 section 5: below this the kernel takes IPv6 off a link. RFC 791 page 25 for IPv4.
 _LEAST_MTU: Final = {4: 68, 6: 1280}
-# What the kernel allows is wider; what nft and a shell read without quoting is this.
-_INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,15}")
 
-# What the kernel delivers by rules of its own, or what stands for no pod.
-_SPECIAL_V4: Final = tuple(
-    IPv4Network(text)
-    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
-)
-_SPECIAL_V6: Final = tuple(
-    IPv6Network(text) for text in ("::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
-)
-
-
-class PlanError(ValueError):
-    """The settings cannot be carried out; the text is one line for the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetSettings:
-    """What the set-up depends on.
-
-    `addresses` are the pod's own; `members` the prefixes that are talked to through the tunnel
-    alone; `uid` and `gid` are the daemon's.
-    """
-
-    interface: str
-    interface_mtu: int
-    addresses: tuple[Address, ...]
-    members: tuple[Network, ...]
-    session_port: int
-    uid: int
-    gid: int
-    verify: bool = False
-    """Whether watchers may look at the interface."""
+Ports = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +63,47 @@ class Route:
         """The smaller one is taken while its device is there."""
         return UNREACHABLE_METRIC if self.source is None else TUNNEL_METRIC
 
+    def command(self) -> str:
+        """Return what `ip` would be told."""
+        how = "unreachable " if self.source is None else ""
+        by = "" if self.source is None else f" dev {TUNNEL} src {self.source}"
+        return (
+            f"ip -{self.destination.version} route replace {how}{self.destination}{by} "
+            f"table {TABLE} metric {self.metric} proto {PROTOCOL}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of ours: which packets look in `table`; a UID range stands for all others than these."""
+
+    version: int
+    preference: int
+    table: int
+    but_uids: Ports | None = None
+    to: Network | None = None
+    protocol: int | None = None
+    sport: Ports | None = None
+    dport: Ports | None = None
+    mark: Ports | None = None
+
+    def command(self, verb: str = "add") -> str:
+        """Return what `ip` would be told."""
+        words = [f"ip -{self.version} rule {verb} pref {self.preference}"]
+        words.append("not from all" if self.but_uids else "from all")
+        if self.to is not None:
+            words.append(f"to {self.to}")
+        if self.mark is not None:
+            words.append(f"fwmark {self.mark[0]:#x}/{self.mark[1]:#x}")
+        if self.but_uids is not None:
+            words.append("uidrange {}-{}".format(*self.but_uids))
+        if self.protocol is not None:
+            words.append(f"ipproto {self.protocol}")
+        for name, ports in (("sport", self.sport), ("dport", self.dport)):
+            if ports is not None:
+                words.append(f"{name} {ports[0]}-{ports[1]}")
+        return " ".join([*words, f"lookup {self.table} protocol {PROTOCOL}"])
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -104,69 +113,85 @@ class Plan:
     tunnel_mtu: int
     uid: int
     addresses: tuple[Address, ...]
-    families: tuple[int, ...]
+    rules: tuple[Rule, ...]
     interlock_routes: tuple[Route, ...]
     tunnel_routes: tuple[Route, ...]
     nft: str
 
+    def describe(self) -> str:
+        """Return all that would be set, as a person would type it."""
+        device = (
+            f"ip tuntap add dev {TUNNEL} mode tun user {self.uid} vnet_hdr",
+            f"ip link set dev {TUNNEL} mtu {self.tunnel_mtu} gso_max_size {SUPER_PACKET} gso_max_segs {MOST_SEGMENTS}",
+            f"ip link set dev {TUNNEL} up",
+            f"rp_filter of {self.interface} and {TUNNEL}: 2",
+        )
+        lines = [
+            *(route.command() for route in self.interlock_routes),
+            *(rule.command() for rule in self.rules),
+            *device,
+            *(route.command() for route in self.tunnel_routes),
+        ]
+        return "\n".join(["nft -f - <<EOF", f"{self.nft}EOF", *lines])
 
-def plan(settings: NetSettings) -> Plan:
-    """Work out the set-up. Raises PlanError."""
-    _check(settings)
-    members = _collapsed(settings.members)
+
+def plan(settings: NetSettings, notes: Iterable[str] = ()) -> Plan:
+    """Work out the set-up; ``notes`` go into the filter. Raises PlanError."""
+    check(settings)
+    inside = _collapsed((*settings.members, *(settings.ranges if settings.strict else ())))
     sources = {address.version: address for address in reversed(settings.addresses)}
     return Plan(
         interface=settings.interface,
-        tunnel_mtu=_tunnel_mtu(settings, members),
+        tunnel_mtu=_tunnel_mtu(settings),
         uid=settings.uid,
         addresses=settings.addresses,
-        families=tuple(sorted({member.version for member in members})),
+        rules=tuple(dict.fromkeys(_rules(settings))),
         # Under the tunnel's routes, for when tenc0 is gone or the family has no own address:
         # without them the lookup would go on to `main`, and leave in clear by the interface.
-        interlock_routes=tuple(Route(member, None) for member in members),
+        interlock_routes=tuple(Route(one, None) for one in inside),
         tunnel_routes=tuple(
-            Route(member, sources[member.version])
-            for member in members
-            if member.version in sources
+            Route(one, sources[one.version]) for one in inside if one.version in sources
         ),
-        nft=_nft(settings, members),
+        nft=ruleset(settings, inside, notes),
     )
 
 
-def _check(settings: NetSettings) -> None:
-    if not _INTERFACE_NAME.fullmatch(settings.interface) or settings.interface in {".", ".."}:
-        raise PlanError(f"interface {settings.interface!r}: 1 to 15 of A-Z a-z 0-9 . _ -")
-    if settings.interface in {TUNNEL, "lo"}:
-        raise PlanError(f"interface {settings.interface}: the one that leads to the other pods")
-    if not settings.addresses:
-        raise PlanError(f"interface {settings.interface} has no address that the pod could use")
-    if not 1 <= settings.session_port <= 0xFFFF:
-        raise PlanError(f"session port {settings.session_port}: a port from 1 to 65535")
-    for name, number in (("uid", settings.uid), ("gid", settings.gid)):
-        # Forwarded packets and the kernel's own count as UID 0 in rules; -1 means "unchanged".
-        if not 1 <= number < 0xFFFFFFFF:
-            raise PlanError(
-                f"daemon {name} {number}: from 1 to 4294967294, and used by nothing else"
-            )
-    _check_addresses(settings)
+def _rules(settings: NetSettings) -> Iterator[Rule]:
+    for version in sorted({one.version for one in (*settings.members, *settings.ranges)}):
+        if settings.dns_bypass:
+            mark = BYPASS_MARK, MARK_MASK
+            yield Rule(version, BYPASS_PREFERENCE, MAIN, mark=mark)
+        yield Rule(version, RULE_PREFERENCE, TABLE, but_uids=(settings.uid, settings.uid))
+    for one in settings.clear_out:
+        yield _listed(one.network, one.protocol, dport=one.ports)
+    for one in settings.clear_in:
+        yield _listed(one.network, one.protocol, sport=one.ports)
+    if settings.dns_port is None:
+        for resolver in settings.resolvers:
+            for protocol in (6, 17):
+                yield _listed(_single(resolver), protocol, dport=(53, 53))
 
 
-def _check_addresses(settings: NetSettings) -> None:
-    for address in (*settings.addresses, *(m.network_address for m in settings.members)):
-        # "fd00::1%..." may hold any text, and would stand in the filter's.
-        if isinstance(address, IPv6Address) and address.scope_id is not None:
-            raise PlanError(f"address {str(address)!r}: an address without a scope")
-    for member in settings.members:
-        if _is_special(member):
-            raise PlanError(
-                f"member {member}: holds loopback, link-local, multicast or no addresses"
-            )
+def _listed(
+    network: Network,
+    protocol: int | None,
+    *,
+    sport: Ports | None = None,
+    dport: Ports | None = None,
+) -> Rule:
+    return Rule(
+        network.version,
+        LISTED_PREFERENCE,
+        MAIN,
+        to=network,
+        protocol=protocol,
+        sport=sport,
+        dport=dport,
+    )
 
 
-def _is_special(member: Network) -> bool:
-    if isinstance(member, IPv4Network):
-        return any(member.overlaps(other) for other in _SPECIAL_V4)
-    return any(member.overlaps(other) for other in _SPECIAL_V6)
+def _single(address: Address) -> Network:
+    return IPv4Network(address) if address.version == 4 else IPv6Network(address)
 
 
 def _collapsed(members: tuple[Network, ...]) -> tuple[Network, ...]:
@@ -176,10 +201,10 @@ def _collapsed(members: tuple[Network, ...]) -> tuple[Network, ...]:
     return (*collapse_addresses(v4), *collapse_addresses(v6))
 
 
-def _tunnel_mtu(settings: NetSettings, members: tuple[Network, ...]) -> int:
+def _tunnel_mtu(settings: NetSettings) -> int:
     """Return the largest inner packet of which one fits one datagram on the interface."""
     both = {address.version for address in settings.addresses} & {
-        member.version for member in members
+        one.version for one in (*settings.members, *settings.ranges)
     }
     carrier = 6 if 6 in both else 4
     overhead = _IP_HEADER[carrier] + _UDP_HEADER + RECORD_OVERHEAD
@@ -194,59 +219,3 @@ def _tunnel_mtu(settings: NetSettings, members: tuple[Network, ...]) -> int:
             message += ", or leave the IPv6 addresses or members out"
         raise PlanError(message)
     return mtu
-
-
-# RFC 4861 section 7.1: the hop limit proves that no router passed it on. IPv6 rests on these two.
-_NEIGHBOUR_DISCOVERY: Final = (
-    "ip6 nexthdr icmpv6 ip6 hoplimit 255 "
-    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
-)
-
-
-def _nft(settings: NetSettings, members: tuple[Network, ...]) -> str:
-    interface, port = settings.interface, settings.session_port
-    v4 = [str(member) for member in members if member.version == 4]
-    v6 = [str(member) for member in members if member.version == 6]
-    # Arriving: priority -450 is before reassembly (-400), so that fragments from members, which
-    # we never send (the session sets DF), cannot even fill the reassembly queue; an extension
-    # header before UDP is refused with them, for `ip6 nexthdr` reads the fixed header alone.
-    # Leaving: priority 300 is after NAT, so that the address judged is the one on the wire.
-    # `skuid` is the user that opened the socket; forwarded packets have none and do not match.
-    # On other interfaces (a second network of the pod) members are refused altogether.
-    return f"""\
-table inet {NFT_TABLE}
-delete table inet {NFT_TABLE}
-table inet {NFT_TABLE} {{
-  counter refused_arriving {{ }}
-  counter refused_leaving {{ }}
-  set members4 {{ type ipv4_addr; flags interval; {_elements(v4)}}}
-  set members6 {{ type ipv6_addr; flags interval; {_elements(v6)}}}
-  chain from_member {{
-    iifname "{interface}" ip frag-off & 0x3fff == 0 udp dport {port} accept
-    iifname "{interface}" ip6 nexthdr udp udp dport {port} accept
-    {_NEIGHBOUR_DISCOVERY}
-    counter name refused_arriving drop
-  }}
-  chain to_member {{
-    oifname "{interface}" meta skuid {settings.uid} udp sport {port} accept
-    {_NEIGHBOUR_DISCOVERY}
-    counter name refused_leaving drop
-  }}
-  chain arriving {{
-    type filter hook prerouting priority -450; policy accept;
-    iifname {{ "lo", "{TUNNEL}" }} accept
-    ip saddr @members4 jump from_member
-    ip6 saddr @members6 jump from_member
-  }}
-  chain leaving {{
-    type filter hook postrouting priority 300; policy accept;
-    oifname {{ "lo", "{TUNNEL}" }} accept
-    ip daddr @members4 jump to_member
-    ip6 daddr @members6 jump to_member
-  }}
-}}
-"""
-
-
-def _elements(prefixes: list[str]) -> str:
-    return f"elements = {{ {', '.join(prefixes)} }} " if prefixes else ""

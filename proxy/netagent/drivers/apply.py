@@ -65,9 +65,8 @@ def tear_down() -> None:
 
 
 def _tear_down(netlink: Netlink) -> None:
-    for version in (4, 6):
-        for uids in netlink.rule_uids(version):
-            netlink.change_rule("del", version, uids)
+    for rule in netlink.rules():
+        netlink.change_rule("del", rule)
     tunnel = netlink.link(TUNNEL)
     if tunnel is not None and _ALIAS.fullmatch(tunnel.alias):
         _restore(netlink, tunnel)
@@ -118,16 +117,17 @@ def _is_ours(tunnel: Link, plan: Plan) -> bool:
 
 
 def _has_interlock(netlink: Netlink) -> bool:
-    return nft.has_table() or bool(netlink.routes() or netlink.rule_uids(4) or netlink.rule_uids(6))
+    return nft.has_table() or bool(netlink.routes() or netlink.rules())
 
 
 def _set_interlock(netlink: Netlink, plan: Plan) -> None:
     nft.apply(plan.nft)
     for route in plan.interlock_routes:
         netlink.replace_route(route, None)
-    for version in plan.families:
-        if _uids(plan) not in netlink.rule_uids(version):
-            netlink.change_rule("add", version, _uids(plan))
+    present = netlink.rules()
+    for rule in plan.rules:
+        if rule not in present:
+            netlink.change_rule("add", rule)
 
 
 def _make_tunnel(netlink: Netlink, plan: Plan) -> Link:
@@ -183,10 +183,9 @@ def _tentative(netlink: Netlink, plan: Plan) -> list[str]:
 
 def _remove_stale(netlink: Netlink, plan: Plan) -> None:
     """Remove what a run with other settings left; its filter went when ours came."""
-    for version in (4, 6):
-        for uids in netlink.rule_uids(version):
-            if version not in plan.families or uids != _uids(plan):
-                netlink.change_rule("del", version, uids)
+    for rule in netlink.rules():
+        if rule not in plan.rules:
+            netlink.change_rule("del", rule)
     wanted = {
         (route.destination, route.metric) for route in (*plan.interlock_routes, *plan.tunnel_routes)
     }
@@ -200,7 +199,3 @@ def _present(netlink: Netlink, name: str) -> Link:
     if link is None:
         raise NetAgentError(f"interface {name} has gone")
     return link
-
-
-def _uids(plan: Plan) -> str:
-    return f"{plan.uid}:{plan.uid}"

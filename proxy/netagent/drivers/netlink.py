@@ -27,12 +27,12 @@ from proxy.netagent.errors import MachineLacksError, NetAgentError
 from proxy.netagent.plan import (
     MOST_SEGMENTS,
     PROTOCOL,
-    RULE_PREFERENCE,
     SUPER_PACKET,
     TABLE,
     Address,
     Network,
     Route,
+    Rule,
 )
 
 FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -177,33 +177,25 @@ class Netlink:
                         found.append((family, message.get_attr("RTA_PRIORITY") or 0, oif))
         return min(found)[2] if found else None
 
-    def rule_uids(self, version: int) -> list[str]:
-        """Return the UID range, as `15443:15443`, of each rule of ours in the family."""
+    def rules(self) -> list[Rule]:
+        """Return the rules of ours, of both families."""
         with _asking("list the rules"):
             return [
-                message.get_attr("FRA_UID_RANGE") or ""
-                for message in self._route.get_rules(family=FAMILY[version])
-                if message.get_attr("FRA_TABLE") == TABLE
-                and message.get_attr("FRA_PROTOCOL") == PROTOCOL
+                _rule(version, message)
+                for version, family in FAMILY.items()
+                for message in self._route.get_rules(family=family)
+                if message.get_attr("FRA_PROTOCOL") == PROTOCOL
             ]
 
-    def change_rule(self, command: str, version: int, uid_range: str) -> None:
-        """Do `command`, "add" or "del", with the rule "all but `uid_range` look in our table".
+    def change_rule(self, command: str, rule: Rule) -> None:
+        """Do `command`, "add" or "del", with a rule.
 
-        The kernel inverts the whole match of a rule, the UID range included. The other way
+        For "all but a UID range" the kernel inverts the whole match of a rule. The other way
         round, `uidrange lookup main`, loops: where `main` holds no route, the lookup goes on to
         our table, and the daemon's datagrams into its own tunnel.
         """
-        with _asking(f"{command} the IPv{version} rule"):
-            self._route.rule(
-                command,
-                family=FAMILY[version],
-                priority=RULE_PREFERENCE,
-                table=TABLE,
-                uid_range=uid_range,
-                flags=_FIB_RULE_INVERT,
-                protocol=PROTOCOL,
-            )
+        with _asking(f"{command} the rule {rule.command()}"):
+            self._route.rule(command, **_rule_request(rule))
 
     def routes(self) -> list[InstalledRoute]:
         """Return what our table holds, of whomever."""
@@ -289,6 +281,51 @@ def _installed(message: nlmsg) -> InstalledRoute:
         protocol=message["proto"],
         kind=message["type"],
     )
+
+
+def _rule(version: int, message: nlmsg) -> Rule:
+    to = message.get_attr("FRA_DST")
+    mark = message.get_attr("FRA_FWMARK")
+    return Rule(
+        version,
+        message.get_attr("FRA_PRIORITY") or 0,
+        message.get_attr("FRA_TABLE") or 0,
+        but_uids=_range(message.get_attr("FRA_UID_RANGE")),
+        to=ip_network(f"{to}/{message['dst_len']}") if to else None,
+        protocol=message.get_attr("FRA_IP_PROTO"),
+        sport=_range(message.get_attr("FRA_SPORT_RANGE")),
+        dport=_range(message.get_attr("FRA_DPORT_RANGE")),
+        mark=(mark, message.get_attr("FRA_FWMASK")) if mark else None,
+    )
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    low, high = map(int, text.split(":"))
+    return low, high
+
+
+def _rule_request(rule: Rule) -> dict[str, str | int]:
+    request: dict[str, str | int] = {
+        "family": FAMILY[rule.version],
+        "priority": rule.preference,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.but_uids is not None:
+        request |= {"uid_range": "{}:{}".format(*rule.but_uids), "flags": _FIB_RULE_INVERT}
+    if rule.to is not None:
+        request |= {"dst": str(rule.to.network_address), "dst_len": rule.to.prefixlen}
+    if rule.protocol is not None:
+        request["ip_proto"] = rule.protocol
+    if rule.sport is not None:
+        request["sport_range"] = "{}:{}".format(*rule.sport)
+    if rule.dport is not None:
+        request["dport_range"] = "{}:{}".format(*rule.dport)
+    if rule.mark is not None:
+        request |= {"fwmark": rule.mark[0], "fwmask": rule.mark[1]}
+    return request
 
 
 def _key(route: Route | InstalledRoute) -> dict[str, str | int]:

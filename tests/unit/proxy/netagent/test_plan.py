@@ -37,7 +37,7 @@ def test_ipv6_is_refused_where_the_tunnel_would_fall_below_its_least_mtu() -> No
 
 def test_every_member_is_unreachable_when_the_tunnel_is_gone() -> None:
     planned = plan(BOTH)
-    assert planned.families == (4, 6)
+    assert [rule.version for rule in planned.rules] == [4, 6]
     assert planned.interlock_routes == tuple(Route(member, None) for member in BOTH.members)
     assert [(str(route.destination), str(route.source)) for route in planned.tunnel_routes] == [
         ("10.9.0.0/24", "10.9.0.1"),
@@ -120,5 +120,5 @@ def test_what_cannot_work_is_one_clear_line(change: NetSettings, complaint: str)
 
 def test_no_members_is_a_plan_that_touches_no_traffic() -> None:
     planned = plan(replace(BOTH, members=()))
-    assert (planned.families, planned.interlock_routes, planned.tunnel_routes) == ((), (), ())
+    assert (planned.rules, planned.interlock_routes, planned.tunnel_routes) == ((), (), ())
     assert "elements" not in planned.nft
