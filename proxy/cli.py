@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address, IPv6Address
 
-    from proxy.netagent.drivers.inspect import InterfaceInfo
+    from proxy.netagent.settings import NetSettings
     from proxy.settings import Settings
 
 FINE, FAILED, WRONG, CA_REFUSED, LACKING, LEAK, NOT_PROVEN = range(7)
@@ -129,8 +128,9 @@ def _say(message: str, code: int) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxy import pod
     from proxy.drivers import clock, settings_file
-    from proxy.netagent.drivers import inspect, privileges
+    from proxy.netagent.drivers import privileges
     from proxy.netagent.errors import MachineLacksError, NetAgentError
     from proxy.settings import SettingsError
 
@@ -145,55 +145,22 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.netns is not None:
             privileges.enter_netns(args.netns)
-        found = inspect.find_interface(settings.addresses, settings.interface)
-        addresses = _outer_addresses(settings, found)
+        net = pod.find(settings)
     except SettingsError as error:
         return _say(str(error), WRONG)
     except MachineLacksError as error:
         return _say(str(error), LACKING)
     except NetAgentError as error:
         return _say(str(error), WRONG)
-    return _start(settings, found, addresses)
+    return _start(settings, net)
 
 
-def _outer_addresses(
-    settings: "Settings", found: "InterfaceInfo"
-) -> "tuple[IPv4Address | IPv6Address, ...]":
-    """Return the pod's addresses, one a family, all named by the token."""
-    from proxy.settings import SettingsError, check_addresses
-
-    addresses = settings.addresses or found.addresses
-    if not addresses:
-        raise SettingsError(
-            f"interface {found.name} holds no address: give it one, or set addresses"
-        )
-    if len({address.version for address in addresses}) != len(addresses):
-        listing = ", ".join(map(str, addresses))
-        raise SettingsError(
-            f"addresses are {listing}: one IPv4 and one IPv6 address at most; choose by setting addresses"
-        )
-    check_addresses(settings, addresses)
-    return addresses
-
-
-def _start(
-    settings: "Settings", found: "InterfaceInfo", addresses: "tuple[IPv4Address | IPv6Address, ...]"
-) -> int:
+def _start(settings: "Settings", net: "NetSettings") -> int:
     from proxy.drivers.line import DaemonsEnd
     from proxy.drivers.tun import Tun
     from proxy.netagent import agent
-    from proxy.netagent.plan import NetSettings, PlanError, plan
+    from proxy.netagent.plan import PlanError, plan
 
-    net = NetSettings(
-        interface=found.name,
-        interface_mtu=found.mtu,
-        addresses=addresses,
-        members=settings.members,
-        session_port=settings.session_port,
-        uid=settings.daemon_uid,
-        gid=settings.daemon_uid,
-        verify=settings.verify,
-    )
     try:
         tunnel_mtu = plan(net).tunnel_mtu
         _make_run_directory(Path(settings.admin_socket).parent, settings.daemon_uid)
@@ -208,7 +175,9 @@ def _start(
     def start_daemon(channel: DaemonsEnd, tun: Tun) -> int:
         from proxy import daemon
 
-        return daemon.run(settings, daemon.Place(addresses, tunnel_mtu), channel, tun)
+        return daemon.run(
+            settings, daemon.Place(net.addresses, net.resolvers, tunnel_mtu), channel, tun
+        )
 
     return agent.run(net, start_daemon, load=load)
 

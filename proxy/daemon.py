@@ -29,7 +29,7 @@ from proxy.drivers.verifier import Verifier
 from proxy.drivers.watching import BUSY, WATCH, Watchers
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
-from proxy.flow.members import Members
+from proxy.flow.membership import Membership
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
 from proxy.rekey import replaced
@@ -60,9 +60,10 @@ _DROPS_EVERY: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the daemon finds itself: the pod's addresses (one a family) and tenc0's MTU."""
+    """Where the daemon finds itself: the pod's addresses (one a family), its resolvers, and tenc0's MTU."""
 
     addresses: tuple[IPv4Address | IPv6Address, ...]
+    resolvers: tuple[IPv4Address | IPv6Address, ...]
     tunnel_mtu: int
 
 
@@ -184,7 +185,15 @@ class _Daemon:
             profile=settings.tls_profile,
         )
         own = frozenset(address.packed for address in self._place.addresses)
-        members = Members(settings.members)
+        project = settings.project
+        members = Membership(
+            own=self._place.addresses,
+            members=project.members,
+            ranges=project.ranges,
+            clear=(*project.clear_in, *project.clear_out),
+            resolvers=self._place.resolvers,
+            remembers_sessions=not project.strict,
+        )
         outbound = Outbound(table, own, members, self._drops)
         inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu)
         sockets: dict[int, SessionSocket] = {

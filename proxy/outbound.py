@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
-from proxy.flow.members import Members
+from proxy.flow.membership import Membership
 from proxy.flow.waiting import WaitingPackets
 from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
@@ -48,7 +48,7 @@ class Outbound:
     """Packets of this pod to sealed datagrams."""
 
     def __init__(
-        self, table: SessionTable, own: frozenset[bytes], members: Members, drops: Drops
+        self, table: SessionTable, own: frozenset[bytes], members: Membership, drops: Drops
     ) -> None:
         """Take packets from the packed addresses ``own`` to ``members``."""
         self._table = table

@@ -20,7 +20,6 @@ from proxy.settings_keys import (
     DAEMON_UID,
     INTERFACE,
     KEYS,
-    MEMBERS,
     METRICS_LISTEN,
     NAME,
     NAMESPACE,
@@ -34,8 +33,9 @@ from proxy.settings_keys import (
     TRUST_DOMAIN,
     VERIFY,
 )
+from proxy.settings_membership import MEMBERS, ProjectSettings, parse_project
 from proxy.settings_source import Key, SettingsError, Source
-from proxy.settings_values import Address, Listen, Network
+from proxy.settings_values import Address, Listen
 
 __all__ = ["Settings", "SettingsError", "check_addresses", "parse_settings"]
 
@@ -54,7 +54,7 @@ class Settings:
     ca_address: str
     ca_root_fingerprint: str
     token: str = field(repr=False)
-    members: tuple[Network, ...]
+    project: ProjectSettings
     admin_socket: str
     daemon_uid: int
     metrics_listen: Listen | None
@@ -96,7 +96,7 @@ def parse_settings(
         ca_address=source.get(CA_ADDRESS),
         ca_root_fingerprint=source.get(CA_ROOT_FINGERPRINT),
         token=_token(source, read_token),
-        members=source.get(MEMBERS),
+        project=parse_project(source),
         admin_socket=_admin_socket(source),
         daemon_uid=source.get(DAEMON_UID),
         metrics_listen=source.get(METRICS_LISTEN),
@@ -147,7 +147,7 @@ def _check_members(source: Source, settings: Settings) -> None:
         address = ip_address(values.host(settings.ca_address))
     except ValueError:
         return  # a name; what it resolves to is judged when it is known
-    for network in settings.members:
+    for network in settings.project.members:
         if address in network:
             raise source.error(MEMBERS, f"{network} holds the CA's address {address}")
 

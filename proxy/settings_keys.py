@@ -18,6 +18,7 @@ from proxy.session.profile import (
     check_groups,
     check_suites,
 )
+from proxy.settings_membership import MEMBERSHIP_KEYS
 from proxy.settings_source import (
     Key,
     list_from_environment,
@@ -97,13 +98,6 @@ TOKEN_FILE: Final = Key(
     "an absolute path of a file that holds the join token",
     values.path,
 )
-MEMBERS: Final = Key(
-    "members",
-    "the project's pods, and nobody else: traffic with them is encrypted or refused",
-    'a list of addresses and prefixes, at least one, as ["10.0.0.0/24", "fd00::/64"]',
-    values.members,
-    from_environment=list_from_environment,
-)
 ADMIN_SOCKET: Final[Key[str | None]] = Key(
     "admin_socket",
     "where `tencrypt status` asks; /run/tencrypt/NAMESPACE.NAME.sock if left out",
@@ -159,7 +153,7 @@ VERIFY: Final[Key[str]] = Key(
 )
 KEYS: Final[tuple[Key[object], ...]] = (
     TRUST_DOMAIN, NAME, NAMESPACE, SERVICE_ACCOUNT, INTERFACE, ADDRESSES, SESSION_PORT, CA_ADDRESS,
-    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, MEMBERS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
+    CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, *MEMBERSHIP_KEYS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
     TLS_SUITES, TLS_GROUPS, OFFLOADS, VERIFY,
 )  # fmt: skip
 

@@ -56,6 +56,17 @@ def list_from_environment(text: str) -> object:
     return [item.strip() for item in text.split(",")] if text.strip() else []
 
 
+def boolean_from_environment(text: str) -> object:
+    """Read true or false; other text stays text."""
+    return {"true": True, "false": False}.get(text, text)
+
+
+def table_from_environment(text: str) -> object:
+    """Read a comma-separated list of KEY=NUMBER."""
+    pairs = [item.partition("=") for item in text.split(",")] if text.strip() else []
+    return {key.strip(): number_from_environment(value.strip()) for key, _, value in pairs}
+
+
 class Source:
     """The settings as written: a file's text (TOML) and the environment, which wins."""
 

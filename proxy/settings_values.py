@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 from typing_extensions import override
 
 from ca.messages import parse_fingerprint, parse_token
+from proxy.flow.clearance import Clearance, parse_clearance
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -198,6 +199,61 @@ def host(ca_address: str) -> str:
         raise ValueError
     return match[2]
 
+
+def clearances(value: object) -> tuple[Clearance, ...]:
+    """Parse a list of what may pass in clear, each once."""
+    parsed = tuple(parse_clearance(item) for item in _items(value))
+    for one in parsed:
+        _network(str(one.network))
+        if one.network.prefixlen == 0:
+            raise ValueError(f"{one} is everything: list addresses")
+    if len(set(parsed)) < len(parsed):
+        raise ValueError("one is listed twice")
+    if len(parsed) > MOST_CLEARANCES:
+        raise ValueError(f"{len(parsed)} entries: {MOST_CLEARANCES} at most")
+    return parsed
+
+
+def resolvers(value: object) -> tuple[Address, ...]:
+    """Parse a list of one to three addresses, each once; loopback and link-local ones may be resolvers."""
+    networks = [_network(item) for item in _items(value)]
+    if not 1 <= len(networks) <= 3 or any(network.num_addresses != 1 for network in networks):
+        raise ValueError
+    _refuse_overlaps(networks)
+    return tuple(network.network_address for network in networks)
+
+
+def domain(value: object) -> str:
+    """Parse a domain name; returns it in lower case without a dot at its end."""
+    text = _text(value).lower().removesuffix(".")
+    label = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+    if not 1 <= len(text) <= 200 or not all(label.fullmatch(part) for part in text.split(".")):
+        raise ValueError
+    return text
+
+
+def boolean(value: object) -> bool:
+    """Parse true or false."""
+    if not isinstance(value, bool):
+        raise ValueError  # noqa: TRY004 - as in _text
+    return value
+
+
+def port_map(value: object) -> dict[int, int]:
+    """Parse a table from ports to ports, no two to the same."""
+    if not isinstance(value, dict):
+        raise ValueError  # noqa: TRY004 - as in _text
+    port = number(1, 0xFFFF)
+    if not all(isinstance(key, str) and re.fullmatch(r"[0-9]{1,5}", key) for key in value):
+        raise ValueError
+    parsed = {port(int(key)): port(to) for key, to in value.items()}
+    if len(set(parsed.values())) < len(parsed) or len(parsed) < len(value):
+        raise ValueError("two Services' ports lead to one: answers could not be told apart")
+    return parsed
+
+
+MOST_CLEARANCES: Final = 128
+"""Entries of a list of what may pass in clear: each is a rule of the kernel."""
 
 OFFLOADS: Final = ("tso", "uso", "gso", "gro")
 """What the kernel may put together or cut for us: TCP and UDP from tenc0, what we send, what we receive."""

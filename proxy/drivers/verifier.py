@@ -12,7 +12,7 @@ from proxy.drivers import logs
 from proxy.drivers.watching import WatcherGoneError, Watchers
 from proxy.drops import Drops
 from proxy.errors import Dropped
-from proxy.flow.members import Members
+from proxy.flow.membership import Membership
 from proxy.session.pair import PairKey, pair_key
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
@@ -83,7 +83,7 @@ class Verifier:
         on: bool,
         pod: str,
         addresses: tuple[Address, ...],
-        members: Members,
+        members: Membership,
         watchers: Watchers,
         table: SessionTable,
         drops: Drops,

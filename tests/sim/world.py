@@ -12,7 +12,7 @@ from support.pki import START
 
 from proxy.credentials.credential import Credential
 from proxy.drops import Drops
-from proxy.flow.members import Members
+from proxy.flow.membership import Membership
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
@@ -63,7 +63,8 @@ class Node:
         """Start, or start again with empty tables as after kill -9."""
         self.drops: Drops = Drops()
         own = self.credential.own.addresses
-        members = Members([ip_network("10.0.0.0/24"), ip_network("fd00::/64")])
+        networks = [ip_network("10.0.0.0/24"), ip_network("fd00::/64")]
+        members = Membership(own=(), members=networks, ranges=networks)
         self.table = SessionTable(
             self.credential,
             PORT,

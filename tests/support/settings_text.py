@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from ca.messages import JoinClaims, encode_token
 from proxy.settings import Settings, SettingsError, parse_settings
+from proxy.settings_membership import ProjectSettings
 
 METRICS_LISTEN = 'a loopback address and port, as 127.0.0.1:15090 or [::1]:15090, or "off"'
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
@@ -17,6 +18,22 @@ FINGERPRINT = "sha256:" + "ab" * 32
 SUITES = "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
 GROUPS = "X25519MLKEM768, secp384r1, secp256r1"
 
+PROJECT = ProjectSettings(
+    members=(ip_network("10.0.0.0/24"), ip_network("fd00::/64")),
+    ranges=(ip_network("10.0.0.0/24"), ip_network("fd00::/64")),
+    strict=True,
+    clear_in=(),
+    clear_out=(),
+    dns_port=None,
+    resolvers=(),
+    cluster_domain="cluster.local",
+    dns_bypass=False,
+    roster=False,
+    endpoints_file=None,
+    target_ports={},
+    enforce=True,
+    rules_file=None,
+)
 
 CLAIMS = JoinClaims(
     id="00112233445566ff",

@@ -155,7 +155,8 @@ class _Watcher:
             if address not in self.settings.addresses:
                 raise OSError(f"{address} is no address of this pod")
         for address in peer:
-            if not any(address in member for member in self.settings.members):
+            inside = (*self.settings.members, *self.settings.ranges)
+            if not any(address in one for one in inside):
                 raise OSError(f"{address} is no member")
 
     def _watch_until_told(self, watch: Watch) -> orders.Order | None:

@@ -13,6 +13,7 @@ from support.settings_text import (
     EXAMPLE,
     FINGERPRINT,
     GOOD,
+    PROJECT,
     TOKEN,
     WALL,
     file_text,
@@ -21,6 +22,7 @@ from support.settings_text import (
     token,
 )
 
+from proxy.flow.clearance import parse_clearance
 from proxy.session.profile import DEFAULT_PROFILE
 from proxy.settings import Settings, SettingsError, check_addresses, parse_settings
 from proxy.settings_keys import KEYS, describe
@@ -51,7 +53,7 @@ def test_a_full_file_is_understood() -> None:
         ca_address="https://10.0.1.1:8443",
         ca_root_fingerprint=FINGERPRINT,
         token=TOKEN,
-        members=(ip_network("10.0.0.0/24"), ip_network("fd00::/64")),
+        project=PROJECT,
         admin_socket="/tmp/a.sock",
         daemon_uid=2000,
         metrics_listen=Listen(ip_address("::1"), 9000),
@@ -179,8 +181,9 @@ def test_an_error_names_the_line_that_sets_the_key_and_not_one_that_looks_like_i
 
 def test_every_setting_is_explained() -> None:
     text = describe()
-    names = {field.name for field in fields(Settings)}
-    assert names | {"token_file"} == {key.name for key in KEYS}
+    keys = {key.name for key in KEYS}
+    assert {field.name for field in fields(Settings)} - {"project"} <= keys
+    assert {"token_file", "cluster_ranges", "encryption", "rules_file"} <= keys
     assert all(key.name in text and key.meaning in text for key in KEYS)
 
 
@@ -191,7 +194,19 @@ def test_the_example_works_and_names_every_setting() -> None:
     everything = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
     full = parse_settings(everything, {}, wall=WALL, read_token=lambda _path: TOKEN)
     assert full == replace(
-        settings, interface="eth0", addresses=(ip_address("10.0.0.1"), ip_address("fd00::1"))
+        settings,
+        interface="eth0",
+        addresses=(ip_address("10.0.0.1"), ip_address("fd00::1")),
+        project=replace(
+            settings.project,
+            members=(ip_network("10.0.0.0/24"),),
+            clear_in=(parse_clearance("10.0.9.9 tcp/8080"),),
+            clear_out=(parse_clearance("10.96.0.1 tcp/443"),),
+            resolvers=(ip_address("10.96.0.10"),),
+            target_ports={80: 8080},
+            endpoints_file="/etc/tencrypt/endpoints.json",
+            rules_file="/etc/tencrypt/rules.toml",
+        ),
     )
     assert all(re.search(rf"\b{key.name} = ", text) for key in KEYS)
 

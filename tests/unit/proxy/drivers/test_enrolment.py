@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
 from support.memory_ca import SECRET, WALL, Memory, Signer
+from support.settings_text import PROJECT
 
 from ca.issue import authenticate, issue
 from ca.messages import JoinClaims, SignRequest, SignResponse, encode, encode_token
@@ -149,7 +150,7 @@ async def live(world: World, hours: float) -> Lived:
         ca_address="https://10.0.1.1:8443",
         ca_root_fingerprint="sha256:" + "0" * 64,
         token=encode_token(CLAIMS, SECRET),
-        members=(ip_network("10.0.0.0/24"),),
+        project=PROJECT,
         admin_socket="/run/tencrypt/admin.sock",
         daemon_uid=15443,
         metrics_listen=None,

@@ -60,3 +60,28 @@ def test_bytes_in_all_are_bounded() -> None:
     for number in range(100):
         waiting.take(bytes((number,)))
     assert fill(waiting, b"a", bytes(61_000)) == BYTES_FOR_ONE // 61_000
+
+
+def test_waiting_packets_leave_in_order_and_once() -> None:
+    waiting = WaitingPackets()
+    waiting.add(b"a", b"1")
+    waiting.add(b"b", b"x")
+    waiting.add(b"a", b"2")
+    assert list(waiting.take(b"a")) == [b"1", b"2"]
+    assert list(waiting.take(b"a")) == []
+    assert list(waiting.take(b"b")) == [b"x"]
+
+
+def test_waiting_packets_are_bounded_for_one_and_in_all() -> None:
+    waiting = WaitingPackets()
+    for _ in range(MOST_FOR_ONE):
+        waiting.add(b"a", b"")
+    with pytest.raises(Dropped) as caught:
+        waiting.add(b"a", b"")
+    assert caught.value.reason is Drop.QUEUE_FULL
+    for number in range(MOST_IN_ALL - MOST_FOR_ONE):
+        waiting.add(number.to_bytes(4, "big"), b"")
+    with pytest.raises(Dropped):
+        waiting.add(b"z", b"")
+    waiting.take(b"a")
+    waiting.add(b"z", b"")
