@@ -129,7 +129,7 @@ RULES: Final[Key[str]] = Key(
 )
 RULES_FILE: Final[Key[str | None]] = Key(
     "rules_file",
-    "a file of rules by identity, protocol and port, read again when it changes; without it all of the project may talk",
+    "a file of rules by identity, protocol and port, read again when it changes; without it all may talk",
     "an absolute path",
     values.path,
     default=None,
