@@ -4,6 +4,8 @@
         set_up
         fork --------------------------------------------->  become_daemon, start_daemon
         <------------------------------------- b"ready" ---  when it can take packets
+        <----------------------------- b"7 +member ..." ---  orders: `proxy.netagent.orders`
+        --- b"done 7" ------------------------------------>
         <------------------------------------- b"watch" ---  where `verify` is on
         (lookout forks a watcher) --- b"watch", channel -->  commands it by the channel
         SIGTERM, SIGINT, SIGHUP: --- b"stop" ------------->  ends by itself: a process of root
@@ -29,7 +31,8 @@ from typing import Final, NoReturn, TypeAlias
 from proxy.drivers import line
 from proxy.drivers.line import AgentsEnd, DaemonsEnd
 from proxy.drivers.tun import Tun
-from proxy.netagent.drivers import apply, privileges
+from proxy.netagent.drivers import apply, nft, privileges
+from proxy.netagent.drivers.carry import Orders
 from proxy.netagent.drivers.lookout import Lookout
 from proxy.netagent.errors import MachineLacksError, NetAgentError
 from proxy.netagent.plan import TUNNEL, NetSettings, PlanError, plan
@@ -39,6 +42,8 @@ STOP: Final = b"stop"
 WATCH: Final = b"watch"
 BUSY: Final = b"busy"
 STOP_SECONDS: Final = 10.0
+_REST: Final = 4
+"""How many times as long as orders took the agent rests before it hears the next."""
 
 # Runs the daemon and returns its exit code. It must end at STOP, and when the agent is gone: then
 # it hears the empty word, or ConnectionResetError. It must open its
@@ -94,9 +99,10 @@ def _run(
     netns: str | None,
     former: set[int],
 ) -> int:
-    planned = plan(settings)
     if netns is not None:
         privileges.enter_netns(netns)
+    kept = nft.members()
+    planned = plan(settings, kept=kept)
     privileges.require_one_thread()
     if settings.verify:
         privileges.require(privileges.CAP_NET_RAW, 'verify = "project"')
@@ -110,7 +116,7 @@ def _run(
     lookout = Lookout(settings) if settings.verify else None
     privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
     with contextlib.closing(agents):
-        watch = _supervise(child, agents, lookout)
+        watch = _supervise(child, agents, Orders(settings, kept), lookout)
     if lookout is not None:
         # Before the filter is lifted: no canary of a watcher shall leave in clear.
         lookout.end()
@@ -153,7 +159,7 @@ def _attach() -> Tun:
         raise NetAgentError(f"cannot attach to {TUNNEL}: {error.strerror}") from error
 
 
-def _supervise(child: int, line: AgentsEnd, lookout: Lookout | None) -> _Watch:
+def _supervise(child: int, line: AgentsEnd, orders: Orders, lookout: Lookout | None) -> _Watch:
     """Wait until the daemon ends; a signal asks it to, and then bounds the wait."""
     watch = _Watch()
     deadline: float | None = None
@@ -172,7 +178,7 @@ def _supervise(child: int, line: AgentsEnd, lookout: Lookout | None) -> _Watch:
             if lookout is not None and lookout.fileno() in happened and not lookout.hear():
                 poll.unregister(lookout)
                 lookout = None
-            if line.fileno() in happened and not _hear(line, watch, lookout):
+            if line.fileno() in happened and not _hear(line, watch, orders, lookout):
                 poll.unregister(line)
             if woken.fileno() in happened:
                 poll.unregister(woken)
@@ -190,14 +196,21 @@ def _now() -> float:
     return time.monotonic()  # noqa: TID251 - a composition root, without an event loop
 
 
-def _hear(line: AgentsEnd, watch: _Watch, lookout: Lookout | None) -> bool:
+def _hear(line: AgentsEnd, watch: _Watch, orders: Orders, lookout: Lookout | None) -> bool:
     """Take what the daemon says; say whether it still can."""
-    words = line.hear()
-    watch.ready = watch.ready or READY in words
-    if WATCH in words:
-        with contextlib.suppress(OSError):
+    lines = line.hear()
+    if lines is None:
+        return False
+    watch.ready = watch.ready or READY in lines
+    with contextlib.suppress(OSError):
+        if WATCH in lines:
             _let_watch(line, lookout)
-    return words != [b""]
+        began = _now()
+        for answer in orders.carry(lines):
+            line.say(answer)
+        # Whatever a daemon that was taken over asks for, it is a fifth of one CPU's work at most.
+        time.sleep(_REST * (_now() - began))
+    return True
 
 
 def _let_watch(line: AgentsEnd, lookout: Lookout | None) -> None:

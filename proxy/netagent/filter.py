@@ -52,9 +52,18 @@ _LINK_ALSO: Final = (
 )
 
 
-def ruleset(settings: NetSettings, inside: Iterable[Network], notes: Iterable[str] = ()) -> str:
-    """Return the whole text; ``inside`` without overlaps, ``notes`` are kept as comments of a chain without hook."""
-    body = _Body(settings, tuple(inside))
+def ruleset(
+    settings: NetSettings,
+    inside: Iterable[Network],
+    notes: Iterable[str] = (),
+    kept: Iterable[Address] = (),
+) -> str:
+    """Return the whole text.
+
+    ``inside`` has no overlaps, ``notes`` are kept as comments of a chain without hook, ``kept`` are members that
+    orders had added before.
+    """
+    body = _Body(settings, tuple(inside), tuple(kept))
     noted = "".join(f'    accept comment "{note}"\n' for note in notes)
     parts = [
         f"table inet {NFT_TABLE}\ndelete table inet {NFT_TABLE}\ntable inet {NFT_TABLE} {{\n",
@@ -73,8 +82,10 @@ def ruleset(settings: NetSettings, inside: Iterable[Network], notes: Iterable[st
 class _Body:
     """The parts of the table."""
 
-    def __init__(self, settings: NetSettings, inside: tuple[Network, ...]) -> None:
-        self._settings, self._inside = settings, inside
+    def __init__(
+        self, settings: NetSettings, inside: tuple[Network, ...], kept: tuple[Address, ...]
+    ) -> None:
+        self._settings, self._inside, self._kept = settings, inside, kept
         redirected = settings.dns_port is not None
         lists = settings.clear_in or settings.clear_out or settings.ca_inside
         self._tracks = bool(lists or redirected or settings.dns_bypass or settings.resolvers)
@@ -86,7 +97,8 @@ class _Body:
         for version, kind in _TYPE.items():
             inside = [str(one) for one in self._inside if one.version == version]
             yield _set(f"inside{version}", f"type {kind}; flags interval;", inside)
-            yield _set(f"members{version}", f"type {kind}; size {MOST_ELEMENTS};")
+            kept = [str(one) for one in self._kept if one.version == version]
+            yield _set(f"members{version}", f"type {kind}; size {MOST_ELEMENTS};", kept)
             if settings.dns_bypass:
                 yield _set(f"bypass{version}", f"type {kind}; flags timeout; size {MOST_ELEMENTS};")
             if not settings.strict:

@@ -37,6 +37,7 @@ BYPASS_PREFERENCE: Final = 97
 SUPER_PACKET: Final = 61_000
 MOST_SEGMENTS: Final = 128
 TUNNEL_METRIC: Final = 10
+THROW_METRIC: Final = 500
 UNREACHABLE_METRIC: Final = 1000
 
 # Record header, inner prefix and AEAD tag of one datagram.
@@ -53,19 +54,22 @@ Ports = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of table 126: through tenc0 with `source` as sender, or unreachable without one."""
+    """A route of table 126: by tenc0 with `source` as sender; without one unreachable, or `throw`: on to `main`."""
 
     destination: Network
     source: Address | None
+    throw: bool = False
 
     @property
     def metric(self) -> int:
         """The smaller one is taken while its device is there."""
+        if self.throw:
+            return THROW_METRIC
         return UNREACHABLE_METRIC if self.source is None else TUNNEL_METRIC
 
     def command(self) -> str:
         """Return what `ip` would be told."""
-        how = "unreachable " if self.source is None else ""
+        how = "" if self.source is not None else "throw " if self.throw else "unreachable "
         by = "" if self.source is None else f" dev {TUNNEL} src {self.source}"
         return (
             f"ip -{self.destination.version} route replace {how}{self.destination}{by} "
@@ -135,10 +139,15 @@ class Plan:
         return "\n".join(["nft -f - <<EOF", f"{self.nft}EOF", *lines])
 
 
-def plan(settings: NetSettings, notes: Iterable[str] = ()) -> Plan:
-    """Work out the set-up; ``notes`` go into the filter. Raises PlanError."""
+def plan(settings: NetSettings, notes: Iterable[str] = (), kept: Iterable[Address] = ()) -> Plan:
+    """Work out the set-up. Raises PlanError.
+
+    ``notes`` go into the filter; ``kept`` are members that orders had added to the set-up there was before.
+    """
     check(settings)
+    kept = tuple(kept)
     inside = _collapsed((*settings.members, *(settings.ranges if settings.strict else ())))
+    led = (*inside, *(single(one) for one in kept))
     sources = {address.version: address for address in reversed(settings.addresses)}
     return Plan(
         interface=settings.interface,
@@ -148,11 +157,11 @@ def plan(settings: NetSettings, notes: Iterable[str] = ()) -> Plan:
         rules=tuple(dict.fromkeys(_rules(settings))),
         # Under the tunnel's routes, for when tenc0 is gone or the family has no own address:
         # without them the lookup would go on to `main`, and leave in clear by the interface.
-        interlock_routes=tuple(Route(one, None) for one in inside),
+        interlock_routes=tuple(Route(one, None) for one in led),
         tunnel_routes=tuple(
-            Route(one, sources[one.version]) for one in inside if one.version in sources
+            Route(one, sources[one.version]) for one in led if one.version in sources
         ),
-        nft=ruleset(settings, inside, notes),
+        nft=ruleset(settings, inside, notes, kept),
     )
 
 
@@ -169,7 +178,7 @@ def _rules(settings: NetSettings) -> Iterator[Rule]:
     if settings.dns_port is None:
         for resolver in settings.resolvers:
             for protocol in (6, 17):
-                yield _listed(_single(resolver), protocol, dport=(53, 53))
+                yield _listed(single(resolver), protocol, dport=(53, 53))
 
 
 def _listed(
@@ -190,7 +199,8 @@ def _listed(
     )
 
 
-def _single(address: Address) -> Network:
+def single(address: Address) -> Network:
+    """Return the prefix that holds an address alone."""
     return IPv4Network(address) if address.version == 4 else IPv6Network(address)
 
 

@@ -129,13 +129,14 @@ def _check_addresses(settings: NetSettings) -> None:
             raise PlanError(f"address {str(address)!r}: an address without a scope")
     for name, listed in (("member", settings.members), ("cluster range", settings.ranges)):
         for network in listed:
-            if _is_special(network):
+            if is_special(network):
                 raise PlanError(
                     f"{name} {network}: holds loopback, link-local, multicast or no addresses"
                 )
 
 
-def _is_special(member: Network) -> bool:
+def is_special(member: Network) -> bool:
+    """Say whether a prefix holds addresses that can be no pod's."""
     if isinstance(member, IPv4Network):
         return any(member.overlaps(other) for other in _SPECIAL_V4)
     return any(member.overlaps(other) for other in _SPECIAL_V6)

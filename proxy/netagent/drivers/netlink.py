@@ -42,6 +42,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _FIB_RULE_INVERT: Final = 0x2
 _RTN_UNICAST: Final = 1
 _RTN_UNREACHABLE: Final = 7
+_RTN_THROW: Final = 9
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_TABLE_MAIN: Final = 254
 _RTM_SETLINK: Final = 19
@@ -210,7 +211,8 @@ class Netlink:
         """Put the route into our table, in the place of one of its destination and metric."""
         with _asking(f"set the route to {route.destination}"):
             if route.source is None or tunnel is None:
-                self._route.route("replace", type=_RTN_UNREACHABLE, **_key(route))
+                kind = _RTN_THROW if route.throw else _RTN_UNREACHABLE
+                self._route.route("replace", type=kind, **_key(route))
             else:
                 self._route.route(
                     "replace",
@@ -224,6 +226,17 @@ class Netlink:
         """Take a route out of our table."""
         with _asking(f"remove the route to {route.destination}"):
             self._route.route("del", type=route.kind, **_key(route))
+
+    def drop_route(self, route: Route) -> None:
+        """Take a route out of our table, if it is there."""
+        kind = _RTN_THROW if route.throw else _RTN_UNREACHABLE
+        kind = _RTN_UNICAST if route.source is not None else kind
+        with _asking(f"remove the route to {route.destination}"):
+            try:
+                self._route.route("del", type=kind, **_key(route))
+            except NetlinkError as error:
+                if error.code != errno.ESRCH:
+                    raise
 
 
 @contextmanager
