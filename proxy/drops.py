@@ -49,13 +49,19 @@ class Drop(StrEnum):
     PACKET_FORBIDDEN = "packet_forbidden"  # source route, redirect, neighbour discovery
     FOREIGN_SOURCE = "foreign_source"  # not named in the sender's certificate, or not our own
     FOREIGN_DESTINATION = "foreign_destination"  # not an address of ours
-    NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes to no member
+    NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes outside the project
+    UNKNOWN_ADDRESS = "unknown_address"  # inside the cluster's ranges, and nothing says whose
     QUEUE_FULL = "queue_full"  # too many packets wait for a handshake
     NO_SESSION = "no_session"  # the handshake for which the packet waited failed
     TOO_BIG = "too_big"  # does not fit the path (the application was told), or no record
     ECN = "ecn"  # a router marked congestion, and the packet's ends understand no marks
     SOCKET = "socket"  # the kernel took no datagram
     TUN = "tun"  # the kernel took no packet
+    # DNS.
+    DNS_MALFORMED = "dns_malformed"  # not a query, or an answer that nobody can read
+    DNS_FORGED = "dns_forged"  # an answer of another id or question than was asked
+    DNS_FULL = "dns_full"  # more queries under way than we keep; the oldest are given up
+    DNS_REFUSED = "dns_refused"  # what an answer says could not be carried out
     BUG = "bug"  # an exception that should not be: the log has it
 
 

@@ -1,0 +1,88 @@
+"""What the records of an answer say: addresses by the name that owns them, names of an address."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rdata
+import dns.rdatatype
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+
+from proxy.drops import Drop
+from proxy.errors import Dropped
+
+_MOST_READ: Final = 1024
+"""Answers whose reading is remembered: a busy name's is the same until its time is over."""
+
+_LONGEST_CHAIN: Final = 16
+_MOST_RECORDS: Final = 512
+
+Named = tuple[str, bytes, int]
+"""The owner's name (lower case, without final dot), a packed address, and for how many seconds that is so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The records that lie on the chain of aliases from the question."""
+
+    addresses: tuple[Named, ...] = ()
+    names: tuple[tuple[str, int], ...] = ()
+    """What an address is called (PTR), and for how many seconds."""
+
+
+def read_answer(data_untrusted: bytes) -> Answer:
+    """Return what an answer says, whatever its id; raises `Dropped` (DNS_MALFORMED)."""
+    return _read(b"\0\0" + data_untrusted[2:])
+
+
+@lru_cache(maxsize=_MOST_READ)
+def _read(data_untrusted: bytes) -> Answer:
+    try:
+        message = dns.message.from_wire(data_untrusted, ignore_trailing=True)
+    except (dns.exception.DNSException, ValueError, IndexError) as error:
+        raise Dropped(Drop.DNS_MALFORMED, type(error).__name__) from None
+    if len(message.question) != 1 or sum(map(len, message.answer)) > _MOST_RECORDS:
+        raise Dropped(Drop.DNS_MALFORMED, "not one question, or too many records")
+    chain = _chain(message)
+    addresses, names = [], []
+    for rrset in message.answer:
+        if rrset.name not in chain:
+            continue
+        for record in rrset:
+            if isinstance(record, A | AAAA):
+                addresses.append((_text(rrset.name), _packed(record), rrset.ttl))
+            elif isinstance(record, PTR):
+                names.append((_text(record.target), rrset.ttl))
+    return Answer(tuple(addresses), tuple(names))
+
+
+def _chain(message: dns.message.Message) -> set[dns.name.Name]:
+    """Return the question's name and all that it is an alias of, here."""
+    aliases = {
+        rrset.name: record.target
+        for rrset in message.answer
+        for record in rrset
+        if isinstance(record, CNAME)
+    }
+    name = message.question[0].name
+    chain = {name}
+    for _ in range(_LONGEST_CHAIN):
+        if name not in aliases:
+            break
+        name = aliases[name]
+        chain.add(name)
+    return chain
+
+
+def _packed(record: A | AAAA) -> bytes:
+    return record.to_wire() or b""
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower()
