@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.netagent.settings import NetSettings
+    from proxy.netagent.settings import Address, NetSettings
     from proxy.settings import Settings
 
 FINE, FAILED, WRONG, CA_REFUSED, LACKING, LEAK, NOT_PROVEN = range(7)
@@ -172,12 +172,11 @@ def _start(settings: "Settings", net: "NetSettings") -> int:
     def load() -> None:
         importlib.import_module("proxy.daemon")
 
-    def start_daemon(channel: DaemonsEnd, tun: Tun) -> int:
+    def start_daemon(channel: DaemonsEnd, tun: Tun, kept: "list[Address]") -> int:
         from proxy import daemon
 
-        return daemon.run(
-            settings, daemon.Place(net.addresses, net.resolvers, tunnel_mtu), channel, tun
-        )
+        place = daemon.Place(net.addresses, net.resolvers, tunnel_mtu, tuple(kept))
+        return daemon.run(settings, place, channel, tun)
 
     return agent.run(net, start_daemon, load=load)
 

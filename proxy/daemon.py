@@ -9,18 +9,21 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
 from proxy.credentials.credential import Credential
-from proxy.drivers import admin, ca_client, clock, logs, metrics, monitor
+from proxy.drivers import admin, ca_client, clock, event_log, logs, metrics, monitor
+from proxy.drivers.agent_client import ANSWERS, AgentClient
+from proxy.drivers.dns_proxy import DNS_PORT, Way, listen
 from proxy.drivers.enrolment import Enrolment
 from proxy.drivers.line import DaemonsEnd
+from proxy.drivers.project import Project
 from proxy.drivers.pump import Pump
 from proxy.drivers.readiness import Readiness
 from proxy.drivers.tun import Tun
@@ -29,21 +32,14 @@ from proxy.drivers.verifier import Verifier
 from proxy.drivers.watching import BUSY, WATCH, Watchers
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
-from proxy.flow.membership import Membership
+from proxy.flow.lookups import Lookups
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
 from proxy.rekey import replaced
 from proxy.rekey import report as rekey_report
-from proxy.session.events import (
-    CallFailed,
-    Event,
-    HandshakeRefused,
-    SessionClosed,
-    SessionMoved,
-    SessionOpened,
-    VerifyHeard,
-)
+from proxy.session.events import Event, SessionClosed, SessionOpened, VerifyHeard
 from proxy.session.handshake import HANDSHAKE_LIFE
+from proxy.session.session import Session
 from proxy.session.table import SessionTable
 from proxy.session.wire import RECORD_OVERHEAD
 from proxy.settings import Settings
@@ -60,11 +56,15 @@ _DROPS_EVERY: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the daemon finds itself: the pod's addresses (one a family), its resolvers, and tenc0's MTU."""
+    """Where the daemon finds itself: the pod's addresses (one a family), its resolvers, tenc0's MTU.
+
+    ``kept`` are members that the kernel has held since before the start.
+    """
 
     addresses: tuple[IPv4Address | IPv6Address, ...]
     resolvers: tuple[IPv4Address | IPv6Address, ...]
     tunnel_mtu: int
+    kept: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 def run(settings: Settings, place: Place, channel: DaemonsEnd, tun: Tun) -> int:
@@ -99,7 +99,10 @@ class _Daemon:
         self._code = FINE
         self._bug_told = 0.0
         self._watchers = Watchers(channel)
+        self._agent = AgentClient(channel)
+        self._project: Project | None = None
         self._verifier: Verifier | None = None
+        self._current: Mapping[bytes, Session] | None = None
         self._news = asyncio.Event()
         """Set, and replaced by another, at each event of the sessions."""
 
@@ -141,6 +144,9 @@ class _Daemon:
             if word in {WATCH, BUSY}:
                 self._watchers.given(channel)
                 return
+            if word.startswith(ANSWERS):
+                self._agent.heard(word)
+                return
         # Whatever else it says, or its end, means the same: stop.
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._stop.set()
@@ -151,9 +157,19 @@ class _Daemon:
     def _tell_event(self, event: Event) -> None:
         if isinstance(event, VerifyHeard) and self._verifier is not None:
             self._verifier.hear(event.session, event.body)
-        _log_event(event)
+        if self._project is not None:
+            self._note(self._project, event)
+        event_log.tell(event)
         self._news.set()
         self._news = asyncio.Event()
+
+    def _note(self, project: Project, event: Event) -> None:
+        """Take sessions' facts to the membership: whom certificates name."""
+        if isinstance(event, SessionOpened):
+            project.session_opened(event.session.peer.addresses, event.session.peer.pod)
+        elif isinstance(event, SessionClosed) and self._current is not None:
+            gone = [one for one in event.session.peer.addresses if one not in self._current]
+            project.session_over(gone)
 
     def _tunnel_gone(self, error: OSError) -> None:
         if not self._stop.is_set():
@@ -172,29 +188,38 @@ class _Daemon:
                 "bug", logging.ERROR, message=context.get("message"), exception="".join(trace)
             )
 
+    def _make_table(self) -> SessionTable:
+        return SessionTable(
+            self._enrolment.credential,
+            self._settings.session_port,
+            os.urandom,
+            self._drops,
+            wall_offset=self._enrolment.wall_offset,
+            largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
+            profile=self._settings.tls_profile,
+        )
+
+    def _make_project(self) -> Project:
+        return Project(
+            self._settings.project,
+            self._settings.namespace,
+            addresses=self._place.addresses,
+            resolvers=self._place.resolvers,
+            kept=self._place.kept,
+            ways=_ways(self._settings, self._place),
+            client=self._agent,
+            drops=self._drops,
+        )
+
     @contextlib.asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:
         loop, settings, enrolment = asyncio.get_running_loop(), self._settings, self._enrolment
-        table = SessionTable(
-            enrolment.credential,
-            settings.session_port,
-            os.urandom,
-            self._drops,
-            wall_offset=enrolment.wall_offset,
-            largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
-            profile=settings.tls_profile,
-        )
+        table = self._make_table()
         own = frozenset(address.packed for address in self._place.addresses)
-        project = settings.project
-        members = Membership(
-            own=self._place.addresses,
-            members=project.members,
-            ranges=project.ranges,
-            clear=(*project.clear_in, *project.clear_out),
-            resolvers=self._place.resolvers,
-            remembers_sessions=not project.strict,
-        )
-        outbound = Outbound(table, own, members, self._drops)
+        self._current = table.current
+        project = self._project = self._make_project()
+        lookups = Lookups(possible=bool(project.dns.ways))
+        outbound = Outbound(table, own, project.members, self._drops, lookups)
         inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu)
         sockets: dict[int, SessionSocket] = {
             a.version: SessionSocket(a, settings.session_port, settings.offloads)
@@ -210,41 +235,35 @@ class _Daemon:
             drops=self._drops,
             tell=self._tell_event,
             fail=self._tunnel_gone,
+            look_up=project.look_up,
         )
 
         def status() -> JsonObject:
             now = loop.time()
             renewal = enrolment.status(now)
-            return report(
+            parts = report(
                 enrolment.credential.own, renewal, table, self._drops, now, pump.offloads()
             )
+            return parts | {"project": project.status()}
 
         def adopt(credential: Credential, wall_offset: float) -> None:
             table.wall_offset = wall_offset
             table.adopt(credential, loop.time())
             pump.settle()
 
-        async def rekey(pod: str | None) -> JsonObject:
-            former = table.renew(loop.time(), pod)
-            pump.settle()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HANDSHAKE_LIFE):
-                    while len(replaced(table, former)) < len(former):
-                        await self._news.wait()
-            return rekey_report(table, former)
-
         self._verifier = verifier = Verifier(
             on=settings.verify,
             pod=settings.name,
             addresses=self._place.addresses,
-            members=members,
+            members=project.members,
             watchers=self._watchers,
             table=table,
             drops=self._drops,
             settle=pump.settle,
         )
+        rekey = partial(self._rekey, table, pump)
         serving = admin.serve(Path(settings.admin_socket), status, rekey, verifier.verify)
-        async with serving, asyncio.TaskGroup() as tasks:
+        async with project.serve(), serving, asyncio.TaskGroup() as tasks:
             pump.start()
             self._readiness.serves(table)
             self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads)
@@ -264,6 +283,15 @@ class _Daemon:
                 for task in others:
                     task.cancel()
 
+    async def _rekey(self, table: SessionTable, pump: Pump, pod: str | None) -> JsonObject:
+        former = table.renew(asyncio.get_running_loop().time(), pod)
+        pump.settle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDSHAKE_LIFE):
+                while len(replaced(table, former)) < len(former):
+                    await self._news.wait()
+        return rekey_report(table, former)
+
     async def _tell_drops(self) -> None:
         """Log what was refused: one line a reason and interval, however many there were."""
         told: Drops = Drops()
@@ -274,53 +302,12 @@ class _Daemon:
             told = self._drops.copy()
 
 
-def _log_event(event: Event) -> None:
-    match event:
-        case SessionOpened(session):
-            logs.event(
-                "session_opened",
-                peer=session.peer.pod,
-                identity=session.peer.identity.uri,
-                endpoint=session.endpoint[0],
-                role="initiator" if session.is_initiator else "responder",
-                generation=session.generation,
-                cipher=session.suite,
-                group=session.group,
-            )
-        case SessionMoved(session, before):
-            logs.event(
-                "session_moved",
-                peer=session.peer.pod,
-                identity=session.peer.identity.uri,
-                endpoint=session.endpoint[0],
-                port=session.endpoint[1],
-                before=before[0],
-            )
-        case SessionClosed(session, why):
-            logs.event(
-                "session_closed",
-                peer=session.peer.pod,
-                identity=session.peer.identity.uri,
-                generation=session.generation,
-                why=why,
-            )
-        case HandshakeRefused(endpoint, refusal, is_initiator):
-            logs.event(
-                "handshake_refused",
-                logging.WARNING,
-                endpoint=endpoint[0],
-                reason=str(refusal.reason),
-                detail=refusal.detail,
-                role="initiator" if is_initiator else "responder",
-            )
-        case VerifyHeard():
-            pass  # one of several of a verification, which is logged as a whole
-        case CallFailed(address, refusal):
-            logs.event(
-                "unreachable",
-                logging.WARNING,
-                address=socket.inet_ntop(
-                    socket.AF_INET if len(address) == 4 else socket.AF_INET6, address
-                ),
-                reason=str(refusal.reason),
-            )
+def _ways(settings: Settings, place: Place) -> list[Way]:
+    """Open where programs' queries are redirected to: a port for each resolver. Raises OSError."""
+    first = settings.project.dns_port
+    if first is None:
+        return []
+    return [
+        listen("127.0.0.1" if one.version == 4 else "::1", first + number, (one, DNS_PORT))
+        for number, one in enumerate(place.resolvers)
+    ]

@@ -56,6 +56,7 @@ class Drop(StrEnum):
     TOO_BIG = "too_big"  # does not fit the path (the application was told), or no record
     ECN = "ecn"  # a router marked congestion, and the packet's ends understand no marks
     SOCKET = "socket"  # the kernel took no datagram
+    KERNEL = "kernel"  # the net agent did not carry out what the membership says
     TUN = "tun"  # the kernel took no packet
     # DNS.
     DNS_MALFORMED = "dns_malformed"  # not a query, or an answer that nobody can read

@@ -1,7 +1,7 @@
 """A packet's way out: TUN to UDP.
 
 1. `Outbound.packets`: tenc0 gave a packet, or a super-packet of many segments; what does its header say?
-2. `_check`: is it ours, and does it go to a member?
+2. `_check`: is it ours, and does it go to a member? An address that nobody has named waits (4) for a lookup.
 3. The session of its destination seals it, if the path carries its size; without one it waits (4) and the
    destination is called. A super-packet is one record, or a few where the path wants small ones (`_parts`), or
    one for each of its packets where no receiver would know its shape (`_seal_alone`).
@@ -14,10 +14,12 @@ from typing import Final, NoReturn
 
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
-from proxy.flow.membership import Membership
+from proxy.flow.lookups import Lookups
+from proxy.flow.membership import Kind, Membership
 from proxy.flow.waiting import WaitingPackets
 from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
+from proxy.packet.refusal import refuse
 from proxy.packet.segments import alone, split
 from proxy.packet.too_big import may_split, too_big
 from proxy.packet.transport import find_transport
@@ -40,6 +42,9 @@ HEADROOM: Final = VNET_HEADER - PREFIX
 
 _MOST_WAYS: Final = 4096
 
+_TOLD: Final = frozenset({Drop.NOT_A_MEMBER, Drop.UNKNOWN_ADDRESS})
+"""What an application hears of at once; other refusals are its own mistakes, or pass."""
+
 Sending = tuple[memoryview | bytes, int, Endpoint, int]
 """Datagrams back to back, the size of each but the last, where they go, and the ECN field that they get."""
 
@@ -48,13 +53,20 @@ class Outbound:
     """Packets of this pod to sealed datagrams."""
 
     def __init__(
-        self, table: SessionTable, own: frozenset[bytes], members: Membership, drops: Drops
+        self,
+        table: SessionTable,
+        own: frozenset[bytes],
+        members: Membership,
+        drops: Drops,
+        lookups: Lookups | None = None,
     ) -> None:
-        """Take packets from the packed addresses ``own`` to ``members``."""
+        """Take packets from the packed addresses ``own`` to ``members``; ``lookups`` of who may be one."""
         self._table = table
         self._own = own
         self._members = members
+        self.lookups = lookups or Lookups(possible=False)
         self._ways: set[tuple[bytes, bytes]] = set()
+        members.changed.append(self._ways.clear)
         self._waiting = WaitingPackets()
         self._drops = drops
         self.replies: list[bytes] = []
@@ -67,10 +79,9 @@ class Outbound:
         """
         try:
             way = parse_packet(frame[VNET_HEADER:])
-            if way not in self._ways:
-                self._check(way)
+            known = way in self._ways or self._check(way)
             flags, segment = leave(frame)
-            session = self._table.current.get(way[1])
+            session = self._table.current.get(way[1]) if known else None
             if segment and not flags:
                 return self._seal_alone(session, way[1], frame, now)
             PREFIX_STRUCT.pack_into(frame, HEADROOM, PACKET, flags, segment)
@@ -83,6 +94,8 @@ class Outbound:
             self._wait(way[1], plain, now)
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
+            if dropped.reason in _TOLD:
+                self._refuse(frame[VNET_HEADER:])
         return ()
 
     def flush(self, session: Session, now: float) -> Iterator[Sending]:
@@ -101,32 +114,56 @@ class Outbound:
                     self._table.remove(session, "ended")
                     self._drops[Drop.NO_SESSION] += 1
 
-    def give_up(self, address: bytes) -> None:
-        """Drop what waits for an address that could not be called."""
-        self._drops[Drop.NO_SESSION] += len(self._waiting.take(address))
+    def give_up(self, address: bytes, reason: Drop = Drop.NO_SESSION) -> None:
+        """Refuse what waits for an address that could not be called, and tell the applications."""
+        for plain in self._waiting.take(address):
+            self._drops[reason] += 1
+            self._refuse(memoryview(plain)[PREFIX:])
+
+    def looked_up(self, address: bytes, now: float) -> None:
+        """Go on with what waited for a lookup: call a member, refuse what goes to nobody's."""
+        is_member = address in self._members
+        self.lookups.ended(address, now, in_vain=not is_member)
+        if not is_member:
+            self.give_up(address, Drop.UNKNOWN_ADDRESS)
+        elif address in self._waiting:
+            self._table.connect(address, now)
 
     @property
     def waiting(self) -> int:
         """How many packets wait for a session."""
         return len(self._waiting)
 
-    def _check(self, way: tuple[bytes, bytes]) -> None:
-        """Refuse a packet by source and destination; what is not refused is remembered."""
+    def _check(self, way: tuple[bytes, bytes]) -> bool:
+        """Say whether a packet goes to a member, which is remembered; False where nobody knows. Refuse all others."""
         source, destination = way
         if source not in self._own:
             raise Dropped(Drop.FOREIGN_SOURCE)
-        if destination not in self._members:
-            raise Dropped(Drop.NOT_A_MEMBER)
         if destination in self._own:
             raise Dropped(Drop.OWN_ADDRESS)
+        kind = self._members.judge(destination).kind
+        if kind is Kind.UNKNOWN:
+            return False
+        if kind is not Kind.MEMBER:
+            raise Dropped(Drop.NOT_A_MEMBER)
         if len(self._ways) == _MOST_WAYS:
             self._ways.clear()
         self._ways.add(way)
+        return True
 
     def _wait(self, destination: bytes, plain: memoryview, now: float) -> None:
         # First the call: a full queue must not keep an address from being called.
-        self._table.connect(destination, now)
+        if destination in self._members:
+            self._table.connect(destination, now)
+        else:
+            self.lookups.begin(destination, now)
         self._waiting.add(destination, bytes(plain))
+
+    def _refuse(self, packet: memoryview) -> None:
+        """Tell the application that sent a parsed packet."""
+        refusal = refuse(packet)
+        if refusal is not None:
+            self.replies.append(bytes(VNET_HEADER) + refusal)
 
     def _seal(self, session: Session, plain: memoryview, now: float) -> Iterable[Sending]:
         """Give the record of a packet behind its prefix, or the few of a super-packet."""

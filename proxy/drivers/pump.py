@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from proxy.drivers.batch import Batch
@@ -46,14 +47,16 @@ class Pump:
         drops: Drops,
         tell: Callable[[Event], None],
         fail: Callable[[OSError], None],
+        look_up: Callable[[bytes, Callable[[], None]], None],
     ) -> None:
         """Join devices and cores; ``sockets`` by IP version.
 
-        ``tell`` hears each event, ``fail`` that tenc0 is gone.
+        ``tell`` hears each event, ``fail`` that tenc0 is gone; ``look_up`` finds out whose an address is, and
+        calls back.
         """
         self._tun, self._sockets = tun, sockets
         self._table, self._outbound, self._inbound = table, outbound, inbound
-        self._drops, self._tell, self._fail = drops, tell, fail
+        self._drops, self._tell, self._fail, self._look_up = drops, tell, fail, look_up
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_LARGEST))
         self._batch = Batch(self._send)
@@ -177,6 +180,9 @@ class Pump:
 
     def settle(self) -> None:
         """Do what the last call left to be done: events, datagrams, replies, the next timer."""
+        while self._outbound.lookups.wanted:
+            address = self._outbound.lookups.wanted.popleft()
+            self._look_up(address, partial(self._looked_up, address))
         if self._table.has_news or self._outbound.replies:
             self._tell_news()
         due = self._table.next_timer()
@@ -185,6 +191,10 @@ class Pump:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+
+    def _looked_up(self, address: bytes) -> None:
+        self._outbound.looked_up(address, self._loop.time())
+        self._loop.call_soon(self.settle)
 
     def _tell_news(self) -> None:
         while event := self._table.next_event():

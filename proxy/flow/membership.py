@@ -162,7 +162,11 @@ class Membership:
             return self.judge(address).kind is Kind.EXTERNAL
         if address not in self._bypass and len(self._bypass) >= MOST_FACTS:
             return False
-        self._bypass[address] = _Told(name, now + min(max(ttl, 1.0), MOST_LIFE))
+        life = min(max(ttl, 1.0), MOST_LIFE)
+        before = self._bypass.get(address)
+        if before is not None and before.ends > now + life / 2:
+            return True
+        self._bypass[address] = _Told(name, now + life)
         self._tell((address,))
         return self.judge(address).kind is Kind.EXTERNAL
 

@@ -35,7 +35,7 @@ from proxy.netagent.drivers import apply, nft, privileges
 from proxy.netagent.drivers.carry import Orders
 from proxy.netagent.drivers.lookout import Lookout
 from proxy.netagent.errors import MachineLacksError, NetAgentError
-from proxy.netagent.plan import TUNNEL, NetSettings, PlanError, plan
+from proxy.netagent.plan import TUNNEL, Address, NetSettings, PlanError, plan
 
 READY: Final = b"ready"
 STOP: Final = b"stop"
@@ -45,10 +45,11 @@ STOP_SECONDS: Final = 10.0
 _REST: Final = 4
 """How many times as long as orders took the agent rests before it hears the next."""
 
-# Runs the daemon and returns its exit code. It must end at STOP, and when the agent is gone: then
+# Runs the daemon and returns its exit code; the addresses are members that the set-up before this one knew by order.
+# It must end at STOP, and when the agent is gone: then
 # it hears the empty word, or ConnectionResetError. It must open its
 # sockets itself: the filter knows the daemon by the user that opened a socket.
-StartDaemon: TypeAlias = "Callable[[DaemonsEnd, Tun], int]"
+StartDaemon: TypeAlias = "Callable[[DaemonsEnd, Tun, list[Address]], int]"
 
 _FINE, _FAILED, _USAGE, _REFUSED_BY_CA, _LACKS = range(5)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -111,7 +112,7 @@ def _run(
     child = os.fork()
     if child == 0:
         agents.close()
-        _be_daemon(settings, daemon, daemons, former)
+        _be_daemon(settings, daemon, daemons, former, kept)
     daemons.close()
     lookout = Lookout(settings) if settings.verify else None
     privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
@@ -128,6 +129,7 @@ def _be_daemon(
     daemon: tuple[Callable[[], object], StartDaemon],
     channel: DaemonsEnd,
     former: set[int],
+    kept: list[Address],
 ) -> NoReturn:
     """Run the daemon in the child; never returns into the agent's code above."""
     code = _FAILED
@@ -139,7 +141,7 @@ def _be_daemon(
         tun = _attach()
         privileges.become_daemon(settings.uid, settings.gid)
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
-        code = start_daemon(channel, tun)
+        code = start_daemon(channel, tun, kept)
     except NetAgentError as error:
         code = _say(str(error), _LACKS)
     except BaseException:  # noqa: BLE001 - the last frame of this process: shown, then it ends

@@ -50,7 +50,7 @@ if sys.argv[1] == "down":
 
 # What the daemon is to the agent; argv: how it ends.
 DAEMON = """
-def start_daemon(channel, tun):
+def start_daemon(channel, tun, kept):
     how = sys.argv[1]
     if how.startswith("fail-"):
         return int(how.removeprefix("fail-"))
@@ -339,7 +339,7 @@ def ask(channel, message):
         return watcher.recv(9999)[:20]
     except ConnectionResetError:
         return b"reset"
-def start_daemon(channel, tun):
+def start_daemon(channel, tun, kept):
     channel.say(b"ready")
     member, stranger = IPv4Address("10.9.0.2"), IPv4Address("192.0.2.1")
     flow = orders.Flow(member, member, 80, 80)

@@ -40,7 +40,7 @@ from ipaddress import *
 from proxy.netagent import agent
 from proxy.netagent.plan import NetSettings
 SETTINGS = {settings!r}
-def start_daemon(channel, tun):
+def start_daemon(channel, tun, kept):
     channel.say(b"ready")
     os.set_blocking(channel._lines, True)
     for line in ast.literal_eval(sys.argv[2]):

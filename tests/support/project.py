@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from support.namespaces import Fabric, Pod
-from support.tencrypt import READY_SECONDS, ProjectCA, Proxy
+from support.tencrypt import READY_SECONDS, ProjectCA, Proxy, Setting
 
 
 class Project:
     """The pods of a fabric, all of them members of one project; protected once `start`ed."""
 
-    def __init__(self, fabric: Fabric, settings: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, fabric: Fabric, settings: Mapping[str, Setting] | None = None) -> None:
         """Make and serve the project's CA; `settings` overrides keys of each pod's configuration."""
         self.settings = settings or {}
         self.fabric = fabric

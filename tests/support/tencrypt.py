@@ -24,6 +24,8 @@ READY_SECONDS: Final = 15.0
 # Settings that a run of the tests gives to each proxy whose test does not set them itself.
 OF_EVERY_PROXY: Final[dict[str, list[str]]] = {}
 
+Setting = str | int | Sequence[str] | None
+
 # What the command prints as JSON is judged by the tests that read it.
 Json = dict[str, Any]
 
@@ -93,16 +95,16 @@ class Proxy:
         members: Sequence[str],
         *,
         token: str | None = None,
-        settings: Mapping[str, str | int | Sequence[str]] | None = None,
+        settings: Mapping[str, Setting] | None = None,
     ) -> None:
-        """Write the pod's configuration; `settings` overrides single keys of it."""
+        """Write the pod's configuration; `settings` overrides single keys of it, None leaves one out."""
         self.pod = pod
         run_directory = pod.directory / f"{pod.label}.run"
         run_directory.mkdir(mode=0o700, exist_ok=True)
         os.chown(run_directory, DAEMON_UID, DAEMON_UID)
         self.admin_socket = run_directory / "admin.sock"
         self.configuration = pod.directory / f"{pod.label}.toml"
-        keys: dict[str, str | int | Sequence[str]] = {
+        keys: dict[str, Setting] = {
             "trust_domain": ca.trust_domain,
             "name": pod.label,
             "namespace": NAMESPACE,
@@ -119,7 +121,8 @@ class Proxy:
             **(settings or {}),
         }
         # Strings, numbers and lists of strings are written alike in TOML and JSON.
-        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        given = {key: value for key, value in keys.items() if value is not None}
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())
         self.configuration.touch(mode=0o600)
         self.configuration.write_text(text, encoding="utf-8")
         self.process: Process | None = None

@@ -1,0 +1,40 @@
+"""What tells an application, or a peer's, at once that its packet was refused: TCP reset, or ICMP prohibited."""
+
+from struct import Struct
+from typing import Final
+
+from proxy.packet.checksum import TCP, checksum
+from proxy.packet.icmp import error_v4, error_v6, header_v4, header_v6
+from proxy.packet.transport import find_transport
+
+_TCP_HEADER: Final = Struct(">HHIIBBHHH")
+_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+
+
+def refuse(packet: memoryview) -> bytes | None:
+    """Return the packet that tells a parsed packet's sender, from its destination; None where none may be sent.
+
+    TCP: a reset that the sender's kernel believes, for it fits the segment (RFC 9293 section 3.10.7.1); else ICMP
+    "administratively prohibited" (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+    """
+    transport = find_transport(packet)
+    is_v4 = packet[0] >> 4 == 4
+    if transport is None or transport[0] != TCP:
+        return error_v4(packet, 3, 13) if is_v4 else error_v6(packet, 1, 1)
+    _, at, payload = transport
+    source, destination, sequence, acknowledged, _, flags, _, _, _ = _TCP_HEADER.unpack_from(
+        packet, at
+    )
+    if flags & _RST:
+        return None
+    if flags & _ACK:
+        numbers, answer = (acknowledged, 0), _RST
+    else:
+        length = len(packet) - payload + bool(flags & _SYN) + bool(flags & _FIN)
+        numbers, answer = (0, (sequence + length) & 0xFFFFFFFF), _RST | _ACK
+    tcp = bytearray(_TCP_HEADER.pack(destination, source, *numbers, 5 << 4, answer, 0, 0, 0))
+    head = (header_v4 if is_v4 else header_v6)(packet, TCP, len(tcp))
+    addresses = head[12:20] if is_v4 else head[8:40]
+    pseudo = addresses + len(tcp).to_bytes(4, "big") + bytes((0, 0, 0, TCP))
+    tcp[16:18] = checksum(pseudo + tcp).to_bytes(2, "big")
+    return head + bytes(tcp)
