@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from policy.rules import Rules
     from proxy.netagent.settings import Address, NetSettings
     from proxy.settings import Settings
 
@@ -146,16 +147,17 @@ def _run(args: argparse.Namespace) -> int:
         if args.netns is not None:
             privileges.enter_netns(args.netns)
         net = pod.find(settings)
+        rules = pod.rules_of(settings)
     except SettingsError as error:
         return _say(str(error), WRONG)
     except MachineLacksError as error:
         return _say(str(error), LACKING)
     except NetAgentError as error:
         return _say(str(error), WRONG)
-    return _start(settings, net)
+    return _start(settings, net, rules)
 
 
-def _start(settings: "Settings", net: "NetSettings") -> int:
+def _start(settings: "Settings", net: "NetSettings", rules: "Rules") -> int:
     from proxy.drivers.line import DaemonsEnd
     from proxy.drivers.tun import Tun
     from proxy.netagent import agent
@@ -175,7 +177,7 @@ def _start(settings: "Settings", net: "NetSettings") -> int:
     def start_daemon(channel: DaemonsEnd, tun: Tun, kept: "list[Address]") -> int:
         from proxy import daemon
 
-        place = daemon.Place(net.addresses, net.resolvers, tunnel_mtu, tuple(kept))
+        place = daemon.Place(net.addresses, net.resolvers, tunnel_mtu, tuple(kept), rules)
         return daemon.run(settings, place, channel, tun)
 
     return agent.run(net, start_daemon, load=load)

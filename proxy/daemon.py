@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
+from policy.rules import Rules
 from proxy.credentials.credential import Credential
 from proxy.drivers import admin, ca_client, clock, event_log, logs, metrics, monitor
 from proxy.drivers.agent_client import ANSWERS, AgentClient
@@ -65,6 +66,7 @@ class Place:
     resolvers: tuple[IPv4Address | IPv6Address, ...]
     tunnel_mtu: int
     kept: tuple[IPv4Address | IPv6Address, ...] = ()
+    rules: Rules = Rules()  # noqa: RUF009 - never changed in place
 
 
 def run(settings: Settings, place: Place, channel: DaemonsEnd, tun: Tun) -> int:
@@ -202,13 +204,14 @@ class _Daemon:
     def _make_project(self) -> Project:
         return Project(
             self._settings.project,
-            self._settings.namespace,
+            self._settings.identity,
             addresses=self._place.addresses,
             resolvers=self._place.resolvers,
             kept=self._place.kept,
             ways=_ways(self._settings, self._place),
             client=self._agent,
             drops=self._drops,
+            rules=self._place.rules,
         )
 
     @contextlib.asynccontextmanager
@@ -218,9 +221,12 @@ class _Daemon:
         own = frozenset(address.packed for address in self._place.addresses)
         self._current = table.current
         project = self._project = self._make_project()
+        policy = project.policy
         lookups = Lookups(possible=bool(project.dns.ways))
-        outbound = Outbound(table, own, project.members, self._drops, lookups)
-        inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu)
+        outbound = Outbound(
+            table, own, project.members, self._drops, lookups=lookups, policy=policy
+        )
+        inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu, policy)
         sockets: dict[int, SessionSocket] = {
             a.version: SessionSocket(a, settings.session_port, settings.offloads)
             for a in self._place.addresses

@@ -51,6 +51,8 @@ class Drop(StrEnum):
     FOREIGN_DESTINATION = "foreign_destination"  # not an address of ours
     NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes outside the project
     UNKNOWN_ADDRESS = "unknown_address"  # inside the cluster's ranges, and nothing says whose
+    POLICY_OUT = "policy_out"  # the rules let this pod open no such flow to the peer
+    POLICY_IN = "policy_in"  # the rules let the peer open no such flow to this pod
     QUEUE_FULL = "queue_full"  # too many packets wait for a handshake
     NO_SESSION = "no_session"  # the handshake for which the packet waited failed
     TOO_BIG = "too_big"  # does not fit the path (the application was told), or no record

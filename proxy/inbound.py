@@ -5,8 +5,8 @@
 2. A record that lies whole among them is opened at once (`_open_whole`), else each datagram by itself (`_record`):
    lengths and receiver index find the session; counter, token and AEAD open the record when its last one has come.
 3. `_deliver`: the first record confirms its session; control records are the table's.
-4. `_packet`: the sender's certificate names the packet's source, and its destination is ours; marks go inside, and
-   tenc0 is told what the sender's kernel left to be done.
+4. `_packet`: the sender's certificate names the packet's source, its destination is ours, and the rules let it in;
+   marks go inside, and tenc0 is told what the sender's kernel left to be done.
 5. The driver writes the frame to tenc0.
 """
 
@@ -15,8 +15,10 @@ from typing import Final
 
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
+from proxy.flow.policy import Policy
 from proxy.packet.ecn import decapsulate
 from proxy.packet.ip import parse_packet
+from proxy.packet.refusal import refuse
 from proxy.packet.virtio import VNET_HEADER, arrive
 from proxy.session.cookie import Endpoint
 from proxy.session.pieces import LARGEST_RECORD, Pieces, piece_size
@@ -43,8 +45,18 @@ _OTHER_FAMILY: Final = 20
 class Inbound:
     """Datagrams of peers to packets for this pod."""
 
-    def __init__(self, table: SessionTable, own: frozenset[bytes], drops: Drops, mtu: int) -> None:
-        """Deliver to the packed addresses ``own`` only, what fits tenc0's ``mtu``."""
+    def __init__(
+        self,
+        table: SessionTable,
+        own: frozenset[bytes],
+        drops: Drops,
+        mtu: int,
+        policy: Policy | None = None,
+    ) -> None:
+        """Deliver to the packed addresses ``own`` only, what fits tenc0's ``mtu`` and ``policy`` lets in."""
+        self._policy = policy
+        self.refusals: list[tuple[Session, bytes]] = []
+        """What tells peers that their packets were refused, one for each at most; whoever calls us takes them."""
         self._table = table
         self._own = own
         self._drops = drops
@@ -158,14 +170,14 @@ class Inbound:
             if kind != PACKET:
                 self._table.control(session, plain, source, now)
                 return None
-            self._frame[:VNET_HEADER] = self._packet(session, plain[PREFIX:], flags, segment)
+            self._frame[:VNET_HEADER] = self._packet(session, plain[PREFIX:], flags, segment, now)
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
             return None
         return self._frame[: HEADROOM + length]
 
     def _packet(
-        self, session: Session, packet_untrusted: memoryview, flags: int, segment: int
+        self, session: Session, packet_untrusted: memoryview, flags: int, segment: int, now: float
     ) -> bytes:
         """Judge a packet that the peer sealed; return the virtio header for it."""
         source, destination = parse_packet(packet_untrusted)
@@ -173,12 +185,22 @@ class Inbound:
             raise Dropped(Drop.FOREIGN_SOURCE)
         if destination not in self._own:
             raise Dropped(Drop.FOREIGN_DESTINATION)
+        policy = self._policy
+        if policy is not None and not policy.idle:
+            self._judge(policy, session, packet_untrusted, now)
         header, count = arrive(packet_untrusted, flags, segment, self._mtu + _OTHER_FAMILY)
         if session.opener.ecn:
             decapsulate(packet_untrusted, session.opener.ecn)
         session.packets_in += count
         session.bytes_in += len(packet_untrusted)
         return header
+
+    def _judge(self, policy: Policy, session: Session, packet: memoryview, now: float) -> None:
+        if not policy.incoming(session.peer.identity, packet, now):
+            refusal = refuse(packet)
+            if refusal is not None:
+                self.refusals.append((session, refusal))
+            raise Dropped(Drop.POLICY_IN)
 
 
 def _parse_prefix(plain_untrusted: memoryview, *, several: bool) -> tuple[int, int, int]:

@@ -2,9 +2,9 @@
 
 1. `Outbound.packets`: tenc0 gave a packet, or a super-packet of many segments; what does its header say?
 2. `_check`: is it ours, and does it go to a member? An address that nobody has named waits (4) for a lookup.
-3. The session of its destination seals it, if the path carries its size; without one it waits (4) and the
-   destination is called. A super-packet is one record, or a few where the path wants small ones (`_parts`), or
-   one for each of its packets where no receiver would know its shape (`_seal_alone`).
+3. The rules let it go to that peer, and the session of its destination seals it, if the path carries its size; without
+   one it waits (4) and the destination is called. A super-packet is one record, or a few where the path wants small
+   ones (`_parts`), or one for each of its packets where no receiver would know its shape (`_seal_alone`).
 5. The driver sends the datagrams, and writes `Outbound.replies` to tenc0: what the application must be told.
    `Outbound.flush` lets the waiting go once a session is there.
 """
@@ -16,6 +16,7 @@ from proxy.drops import Drop, Drops
 from proxy.errors import Dropped, Unusable
 from proxy.flow.lookups import Lookups
 from proxy.flow.membership import Kind, Membership
+from proxy.flow.policy import Policy
 from proxy.flow.waiting import WaitingPackets
 from proxy.packet.ecn import inner_ecn
 from proxy.packet.ip import parse_packet
@@ -52,19 +53,25 @@ Sending = tuple[memoryview | bytes, int, Endpoint, int]
 class Outbound:
     """Packets of this pod to sealed datagrams."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what decides about a packet
         self,
         table: SessionTable,
         own: frozenset[bytes],
         members: Membership,
         drops: Drops,
+        *,
         lookups: Lookups | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        """Take packets from the packed addresses ``own`` to ``members``; ``lookups`` of who may be one."""
+        """Take packets from the packed addresses ``own`` to ``members``; ``lookups`` of who may be one.
+
+        ``policy`` says what of it may go to whom.
+        """
         self._table = table
         self._own = own
         self._members = members
         self.lookups = lookups or Lookups(possible=False)
+        self._policy = policy
         self._ways: set[tuple[bytes, bytes]] = set()
         members.changed.append(self._ways.clear)
         self._waiting = WaitingPackets()
@@ -159,6 +166,21 @@ class Outbound:
             self.lookups.begin(destination, now)
         self._waiting.add(destination, bytes(plain))
 
+    def send_back(self, session: Session, packet: bytes, now: float) -> Iterable[Sending]:
+        """Give what tells a peer that its packet was refused; no rule asks about it."""
+        plain = memoryview(bytearray(bytes((PACKET, 0, 0, 0)) + packet))
+        try:
+            sealed = session.seal(plain, session.path.size, now)
+        except Unusable:
+            self._table.remove(session, "ended")
+            return ()
+        return ((sealed, session.path.size, session.endpoint, 0),)
+
+    def _judge(self, policy: Policy, session: Session, packet: memoryview, now: float) -> None:
+        if not policy.outgoing(session.peer.identity, packet, now):
+            self._refuse(packet)
+            raise Dropped(Drop.POLICY_OUT)
+
     def _refuse(self, packet: memoryview) -> None:
         """Tell the application that sent a parsed packet."""
         refusal = refuse(packet)
@@ -166,7 +188,10 @@ class Outbound:
             self.replies.append(bytes(VNET_HEADER) + refusal)
 
     def _seal(self, session: Session, plain: memoryview, now: float) -> Iterable[Sending]:
-        """Give the record of a packet behind its prefix, or the few of a super-packet."""
+        """Give the record of a packet behind its prefix, or the few of a super-packet; refuse what rules refuse."""
+        policy = self._policy
+        if policy is not None and not policy.idle:
+            self._judge(policy, session, plain[PREFIX:], now)
         if plain[2] or plain[3]:
             return self._seal_super(session, plain, now)
         size = session.path.size

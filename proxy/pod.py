@@ -6,12 +6,27 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
+from policy.rules import Rules, RulesError, parse_rules
 from proxy import settings_values as values
 from proxy.netagent.drivers import inspect
 from proxy.netagent.settings import Address, NetSettings
 from proxy.settings import Settings, SettingsError, check_addresses
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the rules to begin with: a pod that shall have some does not start without. Raises SettingsError."""
+    path = settings.project.rules_file
+    if path is None:
+        return Rules()
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        return parse_rules(text, path, settings.trust_domain, settings.namespace)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except RulesError as error:
+        raise SettingsError(str(error)) from None
 
 
 def find(settings: Settings) -> NetSettings:

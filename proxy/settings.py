@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from ca.messages import parse_token
+from policy.identity import PodIdentity
 from proxy import settings_values as values
 from proxy.session.profile import TlsProfile
 from proxy.settings_keys import (
@@ -62,6 +63,11 @@ class Settings:
     tls_groups: tuple[str, ...]
     offloads: tuple[str, ...]
     verify: bool
+
+    @property
+    def identity(self) -> PodIdentity:
+        """Whom the pod's certificate will be for."""
+        return PodIdentity(self.trust_domain, self.namespace, self.service_account)
 
     @property
     def tls_profile(self) -> TlsProfile:

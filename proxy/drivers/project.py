@@ -5,13 +5,16 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final
 
+from policy.identity import PodIdentity
+from policy.rules import Rules, RulesError, parse_rules
 from proxy.dns import wire
 from proxy.dns.answers import read_answer
 from proxy.dns.wire import Query
 from proxy.dns.zone import Owner, Zone
-from proxy.drivers import logs
+from proxy.drivers import file_watch, logs
 from proxy.drivers.agent_client import AgentClient
 from proxy.drivers.dns_proxy import DnsProxy, Way
 from proxy.drivers.dns_stream import DnsStreams
@@ -19,10 +22,18 @@ from proxy.drivers.kernel_sets import KernelSets
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.flow.membership import OUTSIDE_LIFE, Address, Membership
+from proxy.flow.policy import Policy
 from proxy.settings_membership import ProjectSettings
 from proxy.status import JsonObject
 
 _KEPT: Final = "known before the restart"
+
+
+def read_rules(read: str | OSError, path: str, own: PodIdentity) -> Rules:
+    """Return the rules of a file that was read, or was not; raises `RulesError`."""
+    if isinstance(read, OSError):
+        raise RulesError(f"{path}: {read.strerror}")
+    return parse_rules(read, path, own.trust_domain, own.namespace)
 
 
 class Project:
@@ -31,7 +42,7 @@ class Project:
     def __init__(  # noqa: PLR0913 - what it joins
         self,
         settings: ProjectSettings,
-        namespace: str,
+        own: PodIdentity,
         *,
         addresses: Iterable[Address],
         resolvers: Iterable[Address],
@@ -39,11 +50,15 @@ class Project:
         ways: Iterable[Way],
         client: AgentClient,
         drops: Drops,
+        rules: Rules,
     ) -> None:
         """``kept`` are members that the kernel held before we began, ``ways`` where programs' queries arrive."""
         self._settings, self._drops = settings, drops
         self._now = asyncio.get_running_loop().time
-        self.zone = Zone(namespace, settings.cluster_domain)
+        self.zone = Zone(own.namespace, settings.cluster_domain)
+        self.policy = Policy(own, rules, enforce=settings.enforce)
+        self._own = own
+        self._rules_error = ""
         self.members = Membership(
             own=addresses,
             members=settings.members,
@@ -73,15 +88,32 @@ class Project:
             async with DnsStreams(self.dns).serve(), asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self.kernel.settle()
-                keeper = tasks.create_task(self._keep_up())
+                keepers = [tasks.create_task(self._keep_up())]
+                if self._settings.rules_file is not None:
+                    path = Path(self._settings.rules_file)
+                    keepers.append(tasks.create_task(file_watch.watch(path, self._take_rules)))
                 try:
                     yield
                 finally:
                     self._tasks = None
-                    for task in (keeper, *self._looking):
+                    for task in (*keepers, *self._looking):
                         task.cancel()
         finally:
             self.dns.stop()
+
+    def _take_rules(self, read: str | OSError) -> None:
+        """Judge by what the file says from now on; a wrong one, or none, leaves the last valid rules in force."""
+        path = str(self._settings.rules_file)
+        try:
+            rules = read_rules(read, path, self._own)
+        except RulesError as error:
+            self._rules_error = str(error)
+            logs.event("rules_refused", logging.ERROR, message=str(error))
+            return
+        self._rules_error = ""
+        self.policy.replace(rules, enforce=self._settings.enforce)
+        mode = "enforce" if self._settings.enforce else "audit"
+        logs.event("rules", file=path, count=rules.count, mode=mode)
 
     def heard(self, _query: Query, data: bytes) -> bool | Awaitable[bool]:
         """Heed an answer before a program has it; raises `Dropped` where nobody can read it."""
@@ -145,4 +177,23 @@ class Project:
             },
             "kernel_settled": self.kernel.is_settled,
             "dns_queries": self.dns.queries,
+            "rules": self._rules_status(),
+        }
+
+    def _rules_status(self) -> JsonObject:
+        return {
+            "mode": "enforce" if self._settings.enforce else "audit",
+            "file": self._settings.rules_file,
+            "count": self.policy.rules.count,
+            "error": self._rules_error or None,
+            "audited": [
+                {
+                    "direction": direction,
+                    "peer": peer,
+                    "protocol": protocol,
+                    "port": port,
+                    "packets": packets,
+                }
+                for (direction, peer, protocol, port), packets in self.policy.audited.most_common()
+            ],
         }

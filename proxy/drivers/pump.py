@@ -165,7 +165,16 @@ class Pump:
             for frame in self._inbound.datagrams(total, size, source, now, ecn):
                 if not self._tun.write(frame):
                     self._deliver_cut(frame)
+        if self._inbound.refusals:
+            self._send_back(now)
         return largest <= _SMALL
+
+    def _send_back(self, now: float) -> None:
+        """Tell peers what was refused."""
+        for session, packet in self._inbound.refusals:
+            for sending in self._outbound.send_back(session, packet, now):
+                self._send(sending)
+        self._inbound.refusals.clear()
 
     def _deliver_cut(self, frame: memoryview) -> None:
         """Write a super-packet's packets one by one: Linux before 6.2 takes none of UDP."""

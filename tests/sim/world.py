@@ -10,9 +10,11 @@ from ipaddress import ip_address, ip_network
 from support.arrivals import deliver
 from support.pki import START
 
+from policy.rules import Rules
 from proxy.credentials.credential import Credential
 from proxy.drops import Drops
 from proxy.flow.membership import Membership
+from proxy.flow.policy import Policy
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
@@ -74,8 +76,9 @@ class Node:
             largest=LARGEST,
             profile=self.profile,
         )
-        self.outbound = Outbound(self.table, own, members, self.drops)
-        self.inbound = Inbound(self.table, own, self.drops, MTU)
+        self.policy = Policy(self.credential.own.identity, Rules(), enforce=True)
+        self.outbound = Outbound(self.table, own, members, self.drops, policy=self.policy)
+        self.inbound = Inbound(self.table, own, self.drops, MTU, self.policy)
 
     def send_packet(self, packet: bytes) -> None:
         """Let the pod's kernel hand a packet to tenc0."""
@@ -93,6 +96,10 @@ class Node:
         for frame in deliver(self.inbound, data, source, self.world.now, ecn):
             self.received.append(frame[VNET_HEADER:])
             self.frames.append(frame)
+        for session, packet in self.inbound.refusals:
+            for sending in self.outbound.send_back(session, packet, self.world.now):
+                self._transmit(*sending)
+        self.inbound.refusals.clear()
         self.settle()
 
     def settle(self) -> None:

@@ -69,7 +69,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self.certify(leaf, key.public_key())
         good = self.certify(
-            Leaf(pod=leaf.pod, addresses=leaf.addresses, trust_domain="shop.example"),
+            Leaf(pod=leaf.pod, addresses=leaf.addresses, service_account=leaf.service_account),
             key.public_key(),
         )
         own = replace(

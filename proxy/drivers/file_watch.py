@@ -1,0 +1,43 @@
+"""A file that people or Kubernetes change while we run: read now, and whenever it is another."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+PACE: Final = 1.0
+"""Seconds between looks: a mounted ConfigMap changes by a symbolic link, which inotify would have to follow."""
+
+_LARGEST: Final = 4 << 20
+
+
+async def watch(
+    path: Path,
+    take: Callable[[str | OSError], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Give ``take`` the file's text, or why it cannot be read, at once and after each change; never returns."""
+    before: object = None
+    while True:
+        now = _state(path)
+        if now != before:
+            before = now
+            take(_read(path))
+        await sleep(PACE)
+
+
+def _state(path: Path) -> object:
+    """Return what is different once the file is."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return error.errno
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _read(path: Path) -> str | OSError:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(_LARGEST).decode("utf-8", "replace")
+    except OSError as error:
+        return error
