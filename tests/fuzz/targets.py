@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fuzz import data_path, verifying
+from fuzz import belonging, data_path, verifying
 from support.pki import START, Authority, Leaf
 
 from ca.messages import (
@@ -34,11 +34,15 @@ from ca.profile import judge_csr
 from ca.refusal import Refused
 from ca.renew import identify
 from policy.identity import IdentityError, parse_pod_uri
+from policy.rules import RulesError
 from proxy import rekey
 from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
 from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
+from proxy.dns.resolv import ResolvError
 from proxy.errors import Dropped
+from proxy.netagent.orders import OrderError
+from proxy.netagent.orders import parse_order as parse_net_order
 from proxy.session.tls import TlsEnd, make_context
 from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
 from proxy.settings import parse_settings
@@ -172,6 +176,19 @@ TARGETS: dict[str, Target] = {
     "verify": Target(verify_messages.parse, (Dropped,), verifying.message_seeds),
     "order": Target(parse_order, (Dropped,), verifying.order_seeds),
     "told": Target(parse_told, (Dropped,), verifying.told_seeds),
+    "query": Target(belonging.query, (Dropped,), belonging.query_seeds),
+    "answer": Target(belonging.answer, (Dropped,), belonging.answer_seeds),
+    "resolv": Target(
+        belonging.resolv, (ResolvError,), lambda: [b"search x\nnameserver 10.0.0.1\n"]
+    ),
+    "rules": Target(text(belonging.rules), (RulesError,), lambda: [belonging.RULES.encode()]),
+    "clearance": Target(
+        text(belonging.clearance), (ValueError,), lambda: [b"10.0.0.9 tcp/80-90", b"fd00::/64 icmp"]
+    ),
+    "judged": Target(belonging.judged, (Dropped,), data_path.packet_seeds),
+    "net-order": Target(
+        parse_net_order, (OrderError,), lambda: [b"7 +member 10.0.0.2 fd00::2", b"8 fresh 60"]
+    ),
     "tls-answer": Target(answer_tls, (Dropped,), hello_of_tls),
     "tls-call": Target(call_tls, (Dropped,), flight_of_tls, good=False),
     "certificate": Target(

@@ -146,7 +146,7 @@ MUTANTS = [
     ),
     Mutant(
         "an interface's name may be filter rules",
-        "proxy/netagent/plan.py",
+        "proxy/netagent/settings.py",
         'if not _INTERFACE_NAME.fullmatch(settings.interface) or settings.interface in {".", ".."}:',
         "if False:",
         "tests/unit/proxy/netagent/test_plan.py::test_an_interface_name_cannot_write_filter_rules",
@@ -154,7 +154,7 @@ MUTANTS = [
     Mutant(
         "nothing under the tunnel's routes",
         "proxy/netagent/plan.py",
-        "interlock_routes=tuple(Route(member, None) for member in members),",
+        "interlock_routes=tuple(Route(one, None) for one in led),",
         "interlock_routes=(),",
         "tests/unit/proxy/netagent/test_plan.py::test_every_member_is_unreachable_when_the_tunnel_is_gone",
     ),

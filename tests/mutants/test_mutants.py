@@ -11,10 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import of_identity, of_issuance, of_sessions
+from mutants import of_identity, of_issuance, of_membership, of_sessions
 from mutants.mutant import ROOT, Mutant
 
-MUTANTS = [*of_sessions.MUTANTS, *of_identity.MUTANTS, *of_issuance.MUTANTS]
+MUTANTS = [
+    *of_sessions.MUTANTS,
+    *of_identity.MUTANTS,
+    *of_issuance.MUTANTS,
+    *of_membership.MUTANTS,
+]
 
 
 @pytest.fixture(scope="module")
