@@ -14,6 +14,7 @@ GROUPS: Final = {
     "status": ("proxy.cli", "ask a running proxy for its sessions, counters and certificate"),
     "rekey": ("proxy.cli", "begin new sessions, with new keys, beside those of a running proxy"),
     "verify": ("proxy.cli", "prove that traffic with a peer is encrypted"),
+    "net": ("proxy.net_cli", "what the kernel holds for a pod: plan, up, down, show, break-glass"),
     "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show"),
 }
 """Command to the module whose ``build(subparsers)`` adds its parser, and its line of help."""

@@ -212,6 +212,7 @@ class _Daemon:
             client=self._agent,
             drops=self._drops,
             rules=self._place.rules,
+            break_glass_file=self._settings.break_glass_file,
         )
 
     @contextlib.asynccontextmanager

@@ -65,6 +65,11 @@ class Settings:
     verify: bool
 
     @property
+    def break_glass_file(self) -> str:
+        """Where `tencrypt net break-glass` leaves its reason for the daemon, which may not ask the kernel."""
+        return f"{self.admin_socket}.break-glass"
+
+    @property
     def identity(self) -> PodIdentity:
         """Whom the pod's certificate will be for."""
         return PodIdentity(self.trust_domain, self.namespace, self.service_account)
@@ -80,15 +85,15 @@ def parse_settings(
     environment: Mapping[str, str],
     *,
     wall: float,
-    read_token: Callable[[str], str],
+    read_token: Callable[[str], str] | None,
     file_name: str | None = "pod.toml",
 ) -> Settings:
     """Return the settings of file and environment; raises `SettingsError` and nothing else.
 
-    ``wall`` is the Unix time (s) at which the token must still be good. ``read_token`` returns the
-    content of the file that ``token_file`` names, or raises ValueError with a reason. ``file_name``
-    is how the user named the file. The token's claims are read to find mistakes before anything is
-    set up; they prove nothing.
+    ``wall`` is the Unix time (s) at which the token must still be good. ``read_token`` returns the content of the
+    file that ``token_file`` names, or raises ValueError with a reason; without it no token is asked for, and ``token``
+    is empty. ``file_name`` is how the user named the file. The token's claims are read to find mistakes before
+    anything is set up; they prove nothing.
     """
     source = Source(text_untrusted, environment, file_name, KEYS)
     settings = Settings(
@@ -101,7 +106,7 @@ def parse_settings(
         session_port=source.get(SESSION_PORT),
         ca_address=source.get(CA_ADDRESS),
         ca_root_fingerprint=source.get(CA_ROOT_FINGERPRINT),
-        token=_token(source, read_token),
+        token="" if read_token is None else _token(source, read_token),
         project=parse_project(source),
         admin_socket=_admin_socket(source),
         daemon_uid=source.get(DAEMON_UID),
@@ -112,7 +117,8 @@ def parse_settings(
         verify=source.get(VERIFY) == "project",
     )
     _check_members(source, settings)
-    _check_claims(source, settings, wall)
+    if read_token is not None:
+        _check_claims(source, settings, wall)
     return settings
 
 
@@ -179,6 +185,8 @@ def _check_claims(source: Source, settings: Settings, wall: float) -> None:
 
 def check_addresses(settings: Settings, found: Iterable[Address]) -> None:
     """Refuse addresses found on an interface that the token does not name (`SettingsError`)."""
+    if not settings.token:
+        return
     named = parse_token(settings.token).addresses
     foreign = [address for address in found if address not in named]
     if foreign:

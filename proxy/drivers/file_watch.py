@@ -1,6 +1,7 @@
 """A file that people or Kubernetes change while we run: read now, and whenever it is another."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ PACE: Final = 1.0
 """Seconds between looks: a mounted ConfigMap changes by a symbolic link, which inotify would have to follow."""
 
 _LARGEST: Final = 4 << 20
+_SMALL: Final = 4096
 
 
 async def watch(
@@ -24,6 +26,17 @@ async def watch(
             before = now
             take(_read(path))
         await sleep(PACE)
+
+
+def read_json(path: Path) -> dict[str, object] | None:
+    """Return the object that a small file holds; None without one."""
+    try:
+        value = json.loads(path.read_bytes()[:_SMALL])
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    return {str(key): str(text)[:200] for key, text in value.items()}
 
 
 def _state(path: Path) -> object:

@@ -28,6 +28,8 @@ from proxy.status import JsonObject
 
 _KEPT: Final = "known before the restart"
 
+_SHOUT: Final = 60.0
+
 
 def read_rules(read: str | OSError, path: str, own: PodIdentity) -> Rules:
     """Return the rules of a file that was read, or was not; raises `RulesError`."""
@@ -51,6 +53,7 @@ class Project:
         client: AgentClient,
         drops: Drops,
         rules: Rules,
+        break_glass_file: str,
     ) -> None:
         """``kept`` are members that the kernel held before we began, ``ways`` where programs' queries arrive."""
         self._settings, self._drops = settings, drops
@@ -58,6 +61,9 @@ class Project:
         self.zone = Zone(own.namespace, settings.cluster_domain)
         self.policy = Policy(own, rules, enforce=settings.enforce)
         self._own = own
+        self._break_glass_file = Path(break_glass_file)
+        self._break_glass: JsonObject | None = None
+        self._told_at = 0.0
         self._rules_error = ""
         self.members = Membership(
             own=addresses,
@@ -160,11 +166,26 @@ class Project:
         while True:
             await asyncio.sleep(1.0)
             self.members.expire(self._now())
+            self._look_at_the_glass()
             if not self.kernel.is_settled and not await self.kernel.settle():
                 self._drops[Drop.KERNEL] += 1
                 logs.event(
                     "kernel_refused", logging.ERROR, message="the net agent refuses, or is gone"
                 )
+
+    def _look_at_the_glass(self) -> None:
+        """Say loudly, at once and each minute, that `tencrypt net break-glass` lets plaintext pass."""
+        self._break_glass = file_watch.read_json(self._break_glass_file)
+        if self._break_glass is None:
+            self._told_at = 0.0
+        elif self._now() >= self._told_at + _SHOUT:
+            self._told_at = self._now()
+            logs.event("break_glass", logging.ERROR, **self._break_glass)
+
+    @property
+    def is_glass_broken(self) -> bool:
+        """Whether plaintext passes by an operator's order."""
+        return self._break_glass is not None
 
     def status(self) -> JsonObject:
         """Return who is known, by which source, as JSON-ready data."""
@@ -175,6 +196,7 @@ class Project:
                 str(ip_address(address)): self.members.judge(address).source
                 for address in sorted(self.members.found())
             },
+            "break_glass": self._break_glass,
             "kernel_settled": self.kernel.is_settled,
             "dns_queries": self.dns.queries,
             "rules": self._rules_status(),

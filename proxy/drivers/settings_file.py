@@ -12,14 +12,20 @@ _LARGEST_SETTINGS: Final = 65536
 _LARGEST_TOKEN: Final = 8192
 
 
-def load(path: str | None, environment: Mapping[str, str], wall: float) -> Settings:
+def load(
+    path: str | None, environment: Mapping[str, str], wall: float, *, with_token: bool = True
+) -> Settings:
     """Return the settings of a file, if there is one, and the environment; raises `SettingsError`."""
     try:
         text_untrusted = "" if path is None else _read(path, _LARGEST_SETTINGS)
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from None
     return parse_settings(
-        text_untrusted, environment, wall=wall, read_token=read_token, file_name=path
+        text_untrusted,
+        environment,
+        wall=wall,
+        read_token=read_token if with_token else None,
+        file_name=path,
     )
 
 

@@ -35,7 +35,15 @@ from proxy.netagent.drivers import apply, nft, privileges
 from proxy.netagent.drivers.carry import Orders
 from proxy.netagent.drivers.lookout import Lookout
 from proxy.netagent.errors import MachineLacksError, NetAgentError
-from proxy.netagent.plan import TUNNEL, Address, NetSettings, PlanError, plan
+from proxy.netagent.plan import (
+    HELD,
+    TUNNEL,
+    Address,
+    NetSettings,
+    PlanError,
+    plan,
+    standing,
+)
 
 READY: Final = b"ready"
 STOP: Final = b"stop"
@@ -102,8 +110,8 @@ def _run(
 ) -> int:
     if netns is not None:
         privileges.enter_netns(netns)
-    kept = nft.members()
-    planned = plan(settings, kept=kept)
+    kept, notes = nft.members(), nft.notes()
+    planned = plan(standing(settings, notes), notes, kept)
     privileges.require_one_thread()
     if settings.verify:
         privileges.require(privileges.CAP_NET_RAW, 'verify = "project"')
@@ -121,7 +129,7 @@ def _run(
     if lookout is not None:
         # Before the filter is lifted: no canary of a watcher shall leave in clear.
         lookout.end()
-    return _finish(watch, child, earlier=earlier)
+    return _finish(watch, child, earlier=earlier, held=HELD in nft.notes())
 
 
 def _be_daemon(
@@ -243,11 +251,12 @@ def _signals() -> Iterator[socket.socket]:
                 signal.signal(number, handler)
 
 
-def _finish(watch: _Watch, child: int, *, earlier: bool) -> int:
-    """Undo the set-up where the end was orderly, or where nothing was ever protected by it."""
+def _finish(watch: _Watch, child: int, *, earlier: bool, held: bool) -> int:
+    """Undo the set-up where the end was orderly and nobody holds it, or where nothing was ever protected by it."""
     status = watch.status
     if watch.stopping or status == _FINE:
-        apply.tear_down()
+        if not held:
+            apply.tear_down()
         if status is None:
             return _say(f"the daemon (PID {child}) did not end in {STOP_SECONDS:.0f} s", _FAILED)
         return _FINE

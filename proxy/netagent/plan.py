@@ -13,7 +13,7 @@ Routes bring packets into the tunnel; the filter is what refuses plaintext. Each
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
@@ -163,6 +163,20 @@ def plan(settings: NetSettings, notes: Iterable[str] = (), kept: Iterable[Addres
         ),
         nft=ruleset(settings, inside, notes, kept),
     )
+
+
+HELD: Final = "held by tencrypt net up"
+BROKEN: Final = "break-glass"
+"""How notes in the filter begin: what `tencrypt net up`, and `net break-glass`, leave for whoever comes later."""
+
+
+def standing(settings: NetSettings, notes: Iterable[str]) -> NetSettings:
+    """Return the settings as they are in force: where the glass was broken, all is permissive, without a roster."""
+    if not any(note.startswith(BROKEN) for note in notes):
+        return settings
+    # Members by the settings are in clear too: where no session can be had, that is what it is broken for.
+    ranges = _collapsed((*settings.ranges, *settings.members))
+    return replace(settings, members=(), ranges=ranges, strict=False, broken_glass=True)
 
 
 def _rules(settings: NetSettings) -> Iterator[Rule]:

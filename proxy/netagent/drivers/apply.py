@@ -55,6 +55,55 @@ def set_up(plan: Plan) -> bool:
     return earlier
 
 
+def refit(plan: Plan) -> None:
+    """Replace filter, rules and routes of a set-up that stands, whether a daemon runs or not; tenc0 stays.
+
+    Raises NetAgentError or MachineLacksError, and then refuses at least what one of both does.
+    """
+    with Netlink() as netlink:
+        if not _has_interlock(netlink):
+            raise NetAgentError("nothing is set up in this network namespace")
+        _set_interlock(netlink, plan)
+        tunnel = netlink.link(TUNNEL)
+        for route in plan.tunnel_routes:
+            if tunnel is not None:
+                netlink.replace_route(route, tunnel)
+        _remove_stale(netlink, plan)
+
+
+def is_used() -> bool:
+    """Say whether a daemon runs in this network namespace."""
+    with Netlink() as netlink:
+        if netlink.link(TUNNEL) is None:
+            return False
+    try:
+        _check_unused()
+    except NetAgentError:
+        return True
+    return False
+
+
+def differences(plan: Plan) -> list[str]:
+    """Return what of a plan's rules and routes is missing or too much here, a line each; members by order are not."""
+    with Netlink() as netlink:
+        rules, routes = netlink.rules(), netlink.routes()
+        tunnel = netlink.link(TUNNEL)
+    lines = [f"missing: {rule.command()}" for rule in plan.rules if rule not in rules]
+    lines += [f"too much: {rule.command()}" for rule in rules if rule not in plan.rules]
+    present = {(route.destination, route.metric) for route in routes}
+    wanted = (*plan.interlock_routes, *plan.tunnel_routes)
+    lines += [
+        f"missing: {route.command()}"
+        for route in wanted
+        if (route.destination, route.metric) not in present
+    ]
+    if tunnel is None:
+        lines.append(f"missing: {TUNNEL}")
+    if not nft.has_table():
+        lines.append("missing: the filter, table inet tencrypt")
+    return lines
+
+
 def tear_down() -> None:
     """Remove all that is ours and nothing else; right after a crash and where nothing is left.
 

@@ -57,6 +57,20 @@ def members() -> list[Address]:
     ]
 
 
+def notes() -> list[str]:
+    """Return the notes in our table; empty without it or them."""
+    if not has_table() or "chain notes {" not in table():
+        return []
+    listed = json.loads(_run("-j", "list", "chain", "inet", NFT_TABLE, "notes"))
+    rules = [one["rule"] for one in listed["nftables"] if "rule" in one]
+    return [str(rule["comment"]) for rule in rules if "comment" in rule]
+
+
+def table() -> str:
+    """Return our table as nft writes it. Raises NetAgentError where there is none."""
+    return _run("list", "table", "inet", NFT_TABLE)
+
+
 def flows() -> list[Flow]:
     """Return the clear flows that were counted where encryption is permissive, the busiest first."""
     found = []
@@ -80,7 +94,7 @@ def flows() -> list[Flow]:
 
 def _set_elements(name: str) -> list[object]:
     """Return the elements of a set of ours as nft's JSON has them (libnftables-json(5)); none without the set."""
-    if f"set {name} {{" not in _run("list", "table", "inet", NFT_TABLE):
+    if f"set {name} {{" not in table():
         return []
     listed = json.loads(_run("-j", "list", "set", "inet", NFT_TABLE, name))
     found = [one["set"] for one in listed["nftables"] if "set" in one]
