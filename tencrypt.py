@@ -14,15 +14,15 @@ GROUPS: Final = {
     "status": ("proxy.cli", "ask a running proxy for its sessions, counters and certificate"),
     "rekey": ("proxy.cli", "begin new sessions, with new keys, beside those of a running proxy"),
     "verify": ("proxy.cli", "prove that traffic with a peer is encrypted"),
+    "explain": ("proxy.cli", "say what becomes of packets to an address or a name, and why"),
     "net": ("proxy.net_cli", "what the kernel holds for a pod: plan, up, down, show, break-glass"),
     "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show"),
 }
 """Command to the module whose ``build(subparsers)`` adds its parser, and its line of help."""
 
 DESCRIPTION: Final = """\
-Tencrypt encrypts and authenticates the traffic between the pods of one project (namespace) with no
-change to any image. Each pod runs a proxy (`run`); a small certificate authority (`ca`) gives each
-proxy its identity, in exchange for a join token. Traffic to anything else is left alone."""
+Encrypts and authenticates the traffic between the pods of one project (namespace) with no change to any image. Each
+pod runs a proxy (`run`); a small certificate authority (`ca`) gives each its identity. All else is left alone."""
 
 EPILOG: Final = """\
 examples:
@@ -36,7 +36,6 @@ exit codes:
   3    the certificate authority refused, or could not be reached
   4    this machine lacks something: a privilege, a device, a program, a free port
   130  interrupted from the keyboard
-
 `tencrypt COMMAND --help` says more about each command."""
 
 

@@ -1,4 +1,4 @@
-"""`tencrypt run`, `status`, `rekey` and `verify`: what a pod's owner types."""
+"""`tencrypt run`, `status`, `rekey`, `verify` and `explain`: what a pod's owner types."""
 
 import argparse
 import importlib
@@ -63,6 +63,16 @@ examples:
   tencrypt verify 10.0.0.2 --socket /run/tencrypt/shop.nginx1.sock --json"""
 
 
+_EXPLAIN: Final = """\
+Asks a running proxy what would become of a packet: encrypted, bypassed (in clear), refused or local, and by which
+fact. What packets would have looked up is looked up."""
+
+_EXPLAIN_EXAMPLES: Final = """\
+examples:
+  tencrypt explain nginx2.shop.svc.cluster.local 80
+  tencrypt explain 10.0.0.2 5432 --json"""
+
+
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
     from proxy.settings_keys import describe
@@ -111,7 +121,20 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "peer", metavar="PEER", help="a pod to which there is a session, or any member's address"
     )
     verify.set_defaults(func=_verify)
-    for command in (status, rekey, verify):
+    explain = subparsers.add_parser(
+        "explain",
+        help="say what becomes of packets to an address or a name, and why",
+        description=_EXPLAIN,
+        epilog=_EXPLAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_argument("target", metavar="ADDRESS|NAME", help="an address, or a whole DNS name")
+    explain.add_argument("port", metavar="PORT", nargs="?", type=_port, help="the destination port")
+    explain.add_argument(
+        "--protocol", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="tcp if left out"
+    )
+    explain.set_defaults(func=_explain)
+    for command in (status, rekey, verify, explain):
         command.add_argument(
             "--socket",
             metavar="PATH",
@@ -209,6 +232,24 @@ def _rekey(args: argparse.Namespace) -> int:
 
     query = urlencode({} if args.pod is None else {"pod": args.pod})
     return _ask("rekey", args, "POST", f"/v1/rekey?{query}", draw)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 0xFFFF:
+        raise argparse.ArgumentTypeError(f"{text}: a port from 1 to 65535")
+    return int(text)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from urllib.parse import urlencode
+
+    from proxy import explain
+
+    query = {"target": args.target, "protocol": explain.PROTOCOLS[args.protocol]}
+    if args.port is not None:
+        query["port"] = args.port
+    url = f"/v1/explain?{urlencode(query)}"
+    return _ask("explain", args, "GET", url, lambda answer: (explain.draw(answer), FINE))
 
 
 def _verify(args: argparse.Namespace) -> int:

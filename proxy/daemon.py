@@ -269,7 +269,13 @@ class _Daemon:
             settle=pump.settle,
         )
         rekey = partial(self._rekey, table, pump)
-        serving = admin.serve(Path(settings.admin_socket), status, rekey, verifier.verify)
+        serving = admin.serve(
+            Path(settings.admin_socket),
+            status,
+            rekey,
+            verifier.verify,
+            partial(project.explain, current=table.current),
+        )
         async with project.serve(), serving, asyncio.TaskGroup() as tasks:
             pump.start()
             self._readiness.serves(table)

@@ -25,11 +25,13 @@ async def serve(
     report: Callable[[], JsonObject],
     rekey: Callable[[str | None], Awaitable[JsonObject]],
     verify: Callable[[str], Awaitable[JsonObject]],
+    explain: Callable[[str, int, int | None], Awaitable[JsonObject]],
 ) -> AsyncIterator[None]:
     """Answer on a socket at ``path``, of mode 0600, for as long as the context lasts.
 
     GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out,
-    and POST /v1/verify?peer= gives ``verify(peer)``.
+    and POST /v1/verify?peer= gives ``verify(peer)``. GET /v1/explain?target=&protocol=&port= gives
+    ``explain(target, protocol, port)``, None for no port.
     """
 
     async def status(_request: web.Request) -> web.Response:
@@ -43,7 +45,17 @@ async def serve(
     async def prove(request: web.Request) -> web.Response:
         return web.json_response(await verify(request.query.get("peer", "")))
 
+    async def tell(request: web.Request) -> web.Response:
+        query = request.query
+        try:
+            protocol = int(query.get("protocol", "6"))
+            port = int(query["port"]) if "port" in query else None
+        except ValueError:
+            return web.json_response({"message": "protocol and port are numbers"}, status=400)
+        return web.json_response(await explain(query.get("target", ""), protocol, port))
+
     app.router.add_get("/v1/status", status)
+    app.router.add_get("/v1/explain", tell)
     app.router.add_post("/v1/verify", prove)
     app.router.add_post("/v1/rekey", renew)
     runner = web.AppRunner(app, access_log=None)

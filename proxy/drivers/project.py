@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,10 @@ from proxy.drivers.dns_stream import DnsStreams
 from proxy.drivers.kernel_sets import KernelSets
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
-from proxy.flow.membership import OUTSIDE_LIFE, Address, Membership
+from proxy.explain import Explainer
+from proxy.flow.membership import OUTSIDE_LIFE, Address, Kind, Membership
 from proxy.flow.policy import Policy
+from proxy.session.session import Session
 from proxy.settings_membership import ProjectSettings
 from proxy.status import JsonObject
 
@@ -150,6 +152,37 @@ class Project:
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
         done()
+
+    async def explain(
+        self, target: str, protocol: int, port: int | None, current: Mapping[bytes, Session]
+    ) -> JsonObject:
+        """Return what becomes of packets to an address or a name's; looks up what packets would have looked up."""
+        settings = self._settings
+        explainer = Explainer(
+            self._own,
+            self.members,
+            self.policy,
+            current,
+            settings.clear_out,
+            strict=settings.strict,
+        )
+        addresses = await self._addresses(target)
+        for address in addresses:
+            if self.members.judge(address).kind is Kind.UNKNOWN and settings.strict:
+                await self._look_up(address, lambda: None)
+        found = [explainer.explain(address, protocol, port) for address in addresses]
+        return {"target": target, "addresses": found}
+
+    async def _addresses(self, target: str) -> list[bytes]:
+        with contextlib.suppress(ValueError):
+            return [ip_address(target).packed]
+        found: list[bytes] = []
+        for kind in (wire.A, wire.AAAA):
+            with contextlib.suppress(ValueError, Dropped):
+                data = await self.dns.ask(target, kind)
+                if data is not None:
+                    found += [address for _, address, _ in read_answer(data).addresses]
+        return found
 
     # Sessions are facts too.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from support.capture import Taps
 from support.cluster import ZONE, Cluster, name_of, resolve
 from support.exchanges import leaks
 from support.namespaces import BRIDGE_IPV4, Fabric, Pod, family_of
+from support.processes import run
 from support.servers import bound, udp_echo
+from support.tencrypt import TENCRYPT
 
 from proxy.dns import wire
 
@@ -151,3 +154,35 @@ def test_queries_fail_and_nothing_is_clear_while_the_daemon_is_away(cluster: Clu
     with pytest.raises(OSError):  # noqa: PT011 - refused or silent
         ask(one, two.ipv4)
     assert not leaks(taps.stop(), CANARY, b"\x06nginx2")
+
+
+def explained(cluster: Cluster, *words: str) -> dict[str, dict[str, str]]:
+    """What `tencrypt explain` says in nginx1, by address."""
+    socket_path = cluster.project["nginx1"].admin_socket
+    done = run([TENCRYPT, "explain", *words, "--socket", socket_path, "--json"])
+    return {one["address"]: one for one in json.loads(done.stdout)["addresses"]}
+
+
+def test_explain_says_what_becomes_of_packets_and_why(cluster: Cluster) -> None:
+    one, two = cluster.fabric["nginx1"], cluster.fabric["nginx2"]
+    told = explained(cluster, name_of(two), "80")
+    assert set(told) == {two.ipv4, two.ipv6}
+    assert told[two.ipv4]["outcome"] == "encrypted"
+    assert name_of(two) in told[two.ipv4]["fact"]
+    with udp_echo(two, two.ipv4, PORT):
+        assert ask(one, two.ipv4) == CANARY
+    told = explained(cluster, two.ipv4, "7001", "--protocol", "udp")
+    assert told[two.ipv4]["source"] == "session"
+    assert told[two.ipv4]["rule"] == "no rule is about it: allowed"
+    for address, outcome in (
+        (one.ipv4, "local"),
+        ("10.77.0.99", "refused"),
+        ("192.0.2.1", "bypassed"),
+        (BRIDGE_IPV4, "bypassed"),
+    ):
+        assert explained(cluster, address)[address]["outcome"] == outcome, address
+    text = run(
+        [TENCRYPT, "explain", two.ipv4, "--socket", cluster.project["nginx1"].admin_socket]
+    ).stdout
+    assert text.startswith(f"{two.ipv4}  encrypted: named by the certificate of nginx2")
+    assert explained(cluster, "nobody.example") == {}
