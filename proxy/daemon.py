@@ -279,7 +279,7 @@ class _Daemon:
         async with project.serve(), serving, asyncio.TaskGroup() as tasks:
             pump.start()
             self._readiness.serves(table)
-            self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads)
+            self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads, project)
             others = (
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),

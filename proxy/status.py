@@ -86,6 +86,7 @@ def draw(status_untrusted: JsonObject) -> str:
         *_limits(_dict(status_untrusted["tls"])),
         *_missing(_dict(status_untrusted["offloads"])),
         *_trouble(_dict(certificate["renewal"])),
+        *_project(status_untrusted),
         "",
     ]
     sessions = [_dict(session) for session in _list(status_untrusted["sessions"])]
@@ -127,6 +128,23 @@ def _trouble(renewal: JsonObject) -> list[str]:
     return [
         f"renewal failed ({renewal['failures']} in a row), again in {pause}: {renewal['last_error']}"
     ]
+
+
+def _project(status: JsonObject) -> list[str]:
+    """Return what is not as it should be, or not yet."""
+    project = _dict(status.get("project", {}))
+    lines = []
+    glass = project.get("break_glass")
+    if glass is not None:
+        lines.append(f"THE GLASS IS BROKEN, plaintext passes: {_dict(glass).get('reason')}")
+    if project.get("encryption") == "permissive":
+        lines.append("encryption is permissive: clear to addresses without a certificate")
+    rules = _dict(project.get("rules", {}))
+    if rules.get("error") is not None:
+        lines.append(f"rules refused, the former are in force: {rules['error']}")
+    if rules.get("mode") == "audit" and rules.get("audited"):
+        lines.append("rules are in audit: something was not refused that enforce would refuse")
+    return lines
 
 
 def _row(session: JsonObject) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ from proxy.session.wire import MOST_DATAGRAMS
 SECURITY: Final = "encrypted"
 """The only way that packets go in this release; the label is there so that another can stand beside it."""
 
+SOURCES: Final = ("session", "roster", "service", "zone")
+
 _ROLES: Final = {True: "initiator", False: "responder"}
 _DATAGRAM_KINDS: Final = (*KINDS.values(), CONTROL)
 
@@ -43,6 +45,21 @@ class CertificateState(Protocol):
     failures: int
 
 
+class ProjectState(Protocol):
+    """What `proxy.drivers.project` knows."""
+
+    @property
+    def is_glass_broken(self) -> bool:
+        """Whether plaintext passes by an operator's order."""
+
+    @property
+    def queries(self) -> int:
+        """How many DNS queries of programs were taken."""
+
+    def member_counts(self) -> Mapping[str, int]:
+        """Return how many members are known, by source."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What runs once the pod has a certificate."""
@@ -52,6 +69,7 @@ class Parts:
     certificate: CertificateState
     offloads: Callable[[], Mapping[str, bool]]
     """Which are in use."""
+    project: ProjectState | None = None
 
 
 class ProxyMetrics(Collector):
@@ -91,6 +109,8 @@ class ProxyMetrics(Collector):
             yield from _sessions(self.parts.table)
             yield from _queues(self.parts)
             yield from _offloads(self.parts)
+            if self.parts.project is not None:
+                yield from _project(self.parts.project)
             yield from _certificate(self.parts.certificate, self._now())
 
 
@@ -100,6 +120,28 @@ def registry(metrics: ProxyMetrics) -> CollectorRegistry:
     made.register(metrics)
     ProcessCollector(registry=made)
     return made
+
+
+def _project(project: ProjectState) -> Iterator[Metric]:
+    yield _gauge(
+        "tencrypt_break_glass",
+        "1 while plaintext passes inside the cluster's ranges by `tencrypt net break-glass`, else 0.",
+        (),
+        [((), project.is_glass_broken)],
+    )
+    counts = project.member_counts()
+    yield _gauge(
+        "tencrypt_members",
+        "Members that are known beside those in the settings, by what names them.",
+        ("source",),
+        [((source,), counts.get(source, 0)) for source in SOURCES],
+    )
+    yield _counter(
+        "tencrypt_dns_queries",
+        "Queries of programs that passed the DNS proxy.",
+        (),
+        [((), project.queries)],
+    )
 
 
 def _traffic(table: SessionTable) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -214,6 +215,15 @@ class Project:
         elif self._now() >= self._told_at + _SHOUT:
             self._told_at = self._now()
             logs.event("break_glass", logging.ERROR, **self._break_glass)
+
+    @property
+    def queries(self) -> int:
+        """How many queries of programs were taken."""
+        return self.dns.queries
+
+    def member_counts(self) -> Mapping[str, int]:
+        """Return how many members are known beside the settings', by source."""
+        return Counter(self.members.judge(address).source for address in self.members.found())
 
     @property
     def is_glass_broken(self) -> bool:

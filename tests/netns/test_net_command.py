@@ -108,6 +108,8 @@ def test_break_glass_lets_plaintext_pass_loudly_and_ends_again(project: Project)
     one.wait_for_event("break_glass")
     assert one.status()["project"]["break_glass"]["reason"] == "CA lost, incident 4711"
     assert "note: break-glass" in net(one, "show")
+    text = run([TENCRYPT, "status", "--socket", one.admin_socket]).stdout
+    assert "THE GLASS IS BROKEN, plaintext passes: CA lost, incident 4711" in text
     # It outlives a restart: an emergency may need some.
     one.kill_daemon()
     one.start_and_wait()
