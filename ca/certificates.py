@@ -1,10 +1,10 @@
-"""The certificates of a project: its root, its pods' (X.509-SVID), and the CA service's own.
+"""The certificates of a project: its root, its pods' (X.509-SVID), the CA service's own, and the list signer's.
 
 All pass OpenSSL's X509_V_FLAG_X509_STRICT (RFC 5280). Every certificate begins a little in the past and none
 ends after the root.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from ca.messages import Address
 from ca.profile import ApprovedRequest
-from policy.identity import ca_uri, check_trust_domain, pod_dns_name
+from policy.identity import ca_uri, check_trust_domain, lists_uri, pod_dns_name
 
 BACKDATED: Final = timedelta(minutes=5)
 """A pod joins before it knows the CA's time: a clock that lags must not make a new certificate invalid."""
@@ -108,17 +108,25 @@ def server_certificate(
     return _sign_leaf(issuer, public_key, names, purposes, (wall, life))
 
 
+def list_signer_certificate(
+    issuer: Issuer, public_key: EllipticCurvePublicKey, wall: datetime, life: timedelta
+) -> x509.Certificate:
+    """Return the certificate of a key that signs lists; without extended key usage it is no end of TLS to us."""
+    names = [x509.UniformResourceIdentifier(lists_uri(trust_domain_of(issuer.root)))]
+    return _sign_leaf(issuer, public_key, names, (), (wall, life))
+
+
 def _sign_leaf(
     issuer: Issuer,
     public_key: EllipticCurvePublicKey,
-    names: list[x509.GeneralName],
-    purposes: Iterable[ObjectIdentifier],
+    names: Sequence[x509.GeneralName],
+    purposes: Sequence[ObjectIdentifier],
     time: tuple[datetime, timedelta],
 ) -> x509.Certificate:
     wall, life = time
     begins = wall.replace(microsecond=0)
     issuer_identifier = issuer.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
         .issuer_name(issuer.root.subject)
@@ -128,7 +136,6 @@ def _sign_leaf(
         .not_valid_after(min(begins + life, issuer.root.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         # Critical, for the subject is empty (RFC 5280 section 4.2.1.6).
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -136,8 +143,10 @@ def _sign_leaf(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier.value),
             critical=False,
         )
-        .sign(issuer.key, hashes.SHA256())
     )
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    return builder.sign(issuer.key, hashes.SHA256())
 
 
 def _usage(*, is_ca: bool) -> x509.KeyUsage:

@@ -27,8 +27,9 @@ class Lease:
     """Addresses held by a token until ``ends`` (Unix seconds).
 
     ``serial`` and ``key`` are of its latest certificate, as in `Certified`; ``previous`` is the key by which
-    that was asked for, empty where the token was used. ``renewals`` counts since then. The last three are
+    that was asked for, empty where the token was used. ``renewals`` counts since then. These three are
     missing in files written before there were renewals: what they record cannot be renewed, only joined anew.
+    ``service_account`` is empty in those written before there were rosters.
     """
 
     token_id: str
@@ -40,6 +41,7 @@ class Lease:
     key: str = ""
     previous: str = ""
     renewals: int = 0
+    service_account: str = ""
 
 
 def live_leases(leases: Iterable[Lease], wall: float) -> tuple[Lease, ...]:
@@ -88,5 +90,6 @@ def lease_to(
         issued.key,
         previous,
         renewals,
+        claims.service_account,
     )
     return (*others, mine)

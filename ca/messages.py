@@ -34,7 +34,8 @@ _TOKEN: Final = re.compile(r"tct1\.([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})"
 _TOKEN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _FINGERPRINT: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _CODE: Final = re.compile(r"[a-z_]{1,40}")
-_LAST_SECOND: Final = 1 << 40
+LAST_SECOND: Final = 1 << 40
+"""Unix seconds end here: 34,000 years on, and exact as JSON's numbers are read everywhere."""
 
 
 class MessageError(ValueError):
@@ -92,7 +93,7 @@ class ErrorResponse:
 
 def encode_token(claims: JoinClaims, secret: bytes) -> str:
     """Return the token's text for 32 random bytes; the CA keeps its `token_hash` only."""
-    return f"tct1.{_to_base64(encode_claims(claims))}.{_to_base64(secret)}"
+    return f"tct1.{to_base64(encode_claims(claims))}.{to_base64(secret)}"
 
 
 def encode_claims(claims: JoinClaims) -> bytes:
@@ -118,28 +119,28 @@ def parse_token(text_untrusted: str) -> JoinClaims:
     match = _TOKEN.fullmatch(text_untrusted)
     if match is None:
         raise MessageError("a join token: tct1.CLAIMS.SECRET, as `tencrypt ca token` prints it")
-    return parse_claims(_from_base64(match[1]))
+    return parse_claims(from_base64(match[1]))
 
 
 def parse_claims(data_untrusted: bytes) -> JoinClaims:
     """Return claims from their JSON."""
-    fields = _object(
+    fields = read_object(
         data_untrusted,
         {"id", "trust_domain", "pod", "namespace", "service_account", "addresses", "expires"},
     )
-    token_id, expires = _text(fields, "id"), fields["expires"]
+    token_id, expires = read_text(fields, "id"), fields["expires"]
     if not _TOKEN_ID.fullmatch(token_id):
         raise MessageError("id: 16 hexadecimal digits")
-    if type(expires) is not int or not 0 < expires < _LAST_SECOND:
+    if type(expires) is not int or not 0 < expires < LAST_SECOND:
         raise MessageError("expires: Unix seconds")
     try:
         return JoinClaims(
             token_id,
-            check_trust_domain(_text(fields, "trust_domain")),
-            check_pod_name(_text(fields, "pod")),
-            check_namespace(_text(fields, "namespace")),
-            check_service_account(_text(fields, "service_account")),
-            check_addresses(_texts(fields, "addresses", MOST_ADDRESSES)),
+            check_trust_domain(read_text(fields, "trust_domain")),
+            check_pod_name(read_text(fields, "pod")),
+            check_namespace(read_text(fields, "namespace")),
+            check_service_account(read_text(fields, "service_account")),
+            check_addresses(read_texts(fields, "addresses", MOST_ADDRESSES)),
             expires,
         )
     except IdentityError as error:
@@ -195,36 +196,39 @@ def encode(message: SignRequest | SignResponse | Bundle | ErrorResponse) -> byte
 
 def parse_sign_request(data_untrusted: bytes) -> SignRequest:
     """Return a request; its CSR is text of no known form yet."""
-    return SignRequest(_text(_object(data_untrusted, {"csr"}), "csr"))
+    return SignRequest(read_text(read_object(data_untrusted, {"csr"}), "csr"))
 
 
 def parse_sign_response(data_untrusted: bytes) -> SignResponse:
     """Return a response; its certificates are text of no known form yet."""
-    fields = _object(data_untrusted, {"chain", "roots", "time"})
+    fields = read_object(data_untrusted, {"chain", "roots", "time"})
     time = fields["time"]
-    if not isinstance(time, int | float) or isinstance(time, bool) or not 0 < time < _LAST_SECOND:
+    if not isinstance(time, int | float) or isinstance(time, bool) or not 0 < time < LAST_SECOND:
         raise MessageError("time: Unix seconds")
-    chain = _texts(fields, "chain", MOST_CERTIFICATES)
-    return SignResponse(chain, _texts(fields, "roots", MOST_CERTIFICATES), float(time))
+    chain = read_texts(fields, "chain", MOST_CERTIFICATES)
+    return SignResponse(chain, read_texts(fields, "roots", MOST_CERTIFICATES), float(time))
 
 
 def parse_bundle(data_untrusted: bytes) -> Bundle:
     """Return a bundle; its certificates are text of no known form yet."""
-    return Bundle(_texts(_object(data_untrusted, {"roots"}), "roots", MOST_CERTIFICATES))
+    return Bundle(read_texts(read_object(data_untrusted, {"roots"}), "roots", MOST_CERTIFICATES))
 
 
 def parse_error(data_untrusted: bytes) -> ErrorResponse:
     """Return an error; its message is made fit for one line of a terminal."""
-    fields = _object(data_untrusted, {"code", "message"})
-    code, message = _text(fields, "code"), _text(fields, "message")
+    fields = read_object(data_untrusted, {"code", "message"})
+    code, message = read_text(fields, "code"), read_text(fields, "message")
     if not _CODE.fullmatch(code):
         raise MessageError("code: 1 to 40 of a-z _")
     return ErrorResponse(code, "".join(c if c.isprintable() else " " for c in message)[:300])
 
 
-def _object(data_untrusted: bytes, keys: set[str]) -> dict[str, object]:
-    if len(data_untrusted) > LARGEST_BODY:
-        raise MessageError(f"more than {LARGEST_BODY} bytes")
+def read_object(
+    data_untrusted: bytes, keys: set[str], most: int = LARGEST_BODY
+) -> dict[str, object]:
+    """Return the JSON object that ``data`` is, of exactly these keys and at most so many bytes."""
+    if len(data_untrusted) > most:
+        raise MessageError(f"more than {most} bytes")
     try:
         value: object = json.loads(data_untrusted, object_pairs_hook=_once)
     except (ValueError, RecursionError):
@@ -241,14 +245,16 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _text(fields: dict[str, object], key: str) -> str:
+def read_text(fields: dict[str, object], key: str) -> str:
+    """Return the text under ``key``."""
     value = fields[key]
     if not isinstance(value, str):
         raise MessageError(f"{key}: text")
     return value
 
 
-def _texts(fields: dict[str, object], key: str, most: int) -> tuple[str, ...]:
+def read_texts(fields: dict[str, object], key: str, most: int) -> tuple[str, ...]:
+    """Return the 1 to ``most`` texts under ``key``."""
     value = fields[key]
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         raise MessageError(f"{key}: a list of 1 to {most}")
@@ -258,11 +264,13 @@ def _texts(fields: dict[str, object], key: str, most: int) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _to_base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
+    """Return base64url without padding (RFC 4648 section 5)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _from_base64(text_untrusted: str) -> bytes:
+def from_base64(text_untrusted: str) -> bytes:
+    """Return the bytes of base64url without padding."""
     try:
         return base64.b64decode(
             text_untrusted + "=" * (-len(text_untrusted) % 4), b"-_", validate=True

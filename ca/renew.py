@@ -44,12 +44,13 @@ GRACE: Final = timedelta(seconds=RENEWABLE_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose certificate it is; ``serial`` and ``key`` as in `ca.lease.Certified`."""
+    """Whose certificate it is, and when it ends; ``serial`` and ``key`` as in `ca.lease.Certified`."""
 
     identity: PodIdentity
     pod: str
     serial: str
     key: str
+    ends: datetime
 
 
 def identify(certificate_der_untrusted: bytes | None, trust_domain: str, wall: datetime) -> Caller:
@@ -75,6 +76,12 @@ def identify(certificate_der_untrusted: bytes | None, trust_domain: str, wall: d
             Refusal.CERTIFICATE_ENDED, f"the certificate ended {ended}, more than a day ago"
         )
     return caller
+
+
+def require_live(caller: Caller, wall: datetime) -> None:
+    """Raise `Refused` where the caller's certificate has ended: it is good for a renewal alone."""
+    if wall > caller.ends:
+        raise Refused(Refusal.CERTIFICATE_ENDED, f"the certificate ended {caller.ends:%F %T} UTC")
 
 
 def entitled(caller: Caller, store: Store) -> JoinClaims:
@@ -108,4 +115,5 @@ def _read(certificate: x509.Certificate, trust_domain: str) -> Caller:
         raise ValueError("another trust domain")
     if not isinstance(key, EllipticCurvePublicKey):
         raise ValueError("not an ECDSA key")  # noqa: TRY004 - one exception for a bad profile
-    return Caller(names.identity, names.pod, f"{certificate.serial_number:x}", key_hash(key))
+    serial, ends = f"{certificate.serial_number:x}", certificate.not_valid_after_utc
+    return Caller(names.identity, names.pod, serial, key_hash(key), ends)

@@ -1,4 +1,4 @@
-"""What a pod's certificate says, read strictly: the X.509-SVID profile of the project CA and nothing else.
+"""What a certificate of the project says, read strictly: a pod's (X.509-SVID), or a list signer's.
 
 This reads what a certificate *says*. Who signed it, that its bearer holds the key, and that it is valid now are for
 the caller to verify.
@@ -13,7 +13,14 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from policy.identity import MOST_ADDRESSES, PodIdentity, check_pod_name, parse_pod_uri, pod_dns_name
+from policy.identity import (
+    MOST_ADDRESSES,
+    PodIdentity,
+    check_pod_name,
+    lists_uri,
+    parse_pod_uri,
+    pod_dns_name,
+)
 
 UNREADABLE: Final = (
     ValueError,
@@ -52,11 +59,30 @@ def read_pod_names(certificate_untrusted: x509.Certificate) -> PodNames:
     return PodNames(identity, pod, _addresses(ips))
 
 
-def _check_usage(extensions: x509.Extensions) -> None:
+def check_list_signer(certificate_untrusted: x509.Certificate, trust_domain: str) -> None:
+    """Raise one of `UNREADABLE` where the certificate is not a list signer's of the trust domain to the letter.
+
+    Its one name is `lists_uri`. It has no extended key usage, which each end of TLS between us asks for.
+    """
+    extensions = certificate_untrusted.extensions
+    _check_signs(extensions)
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if uris != [lists_uri(trust_domain)] or len(names) != 1:
+        raise ValueError(f"not named {lists_uri(trust_domain)} alone")
+    if any(isinstance(each.value, x509.ExtendedKeyUsage) for each in extensions):
+        raise ValueError("for other purposes")
+
+
+def _check_signs(extensions: x509.Extensions) -> None:
     if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
         raise ValueError("a CA's certificate")
     if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
         raise ValueError("the key may not sign")
+
+
+def _check_usage(extensions: x509.Extensions) -> None:
+    _check_signs(extensions)
     purposes = set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= purposes:
         raise ValueError("not for both ends of TLS")

@@ -90,6 +90,11 @@ def ca_uri(trust_domain: str) -> str:
     return f"spiffe://{trust_domain}/tencrypt/ca"
 
 
+def lists_uri(trust_domain: str) -> str:
+    """Return the id of those that sign the project's lists, and do nothing else."""
+    return f"spiffe://{trust_domain}/tencrypt/lists"
+
+
 def policy_uri(trust_domain: str) -> str:
     """Return the id of the project's policy service, which clients pin."""
     return f"spiffe://{trust_domain}/tencrypt/policy"

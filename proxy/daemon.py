@@ -27,6 +27,7 @@ from proxy.drivers.line import DaemonsEnd
 from proxy.drivers.project import Project
 from proxy.drivers.pump import Pump
 from proxy.drivers.readiness import Readiness
+from proxy.drivers.rosters import Rosters
 from proxy.drivers.tun import Tun
 from proxy.drivers.udp import SessionSocket
 from proxy.drivers.verifier import Verifier
@@ -38,7 +39,7 @@ from proxy.inbound import Inbound
 from proxy.outbound import Outbound
 from proxy.rekey import replaced
 from proxy.rekey import report as rekey_report
-from proxy.session.events import Event, SessionClosed, SessionOpened, VerifyHeard
+from proxy.session.events import Event, ListsHeard, SessionClosed, SessionOpened, VerifyHeard
 from proxy.session.handshake import HANDSHAKE_LIFE
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
@@ -103,6 +104,7 @@ class _Daemon:
         self._watchers = Watchers(channel)
         self._agent = AgentClient(channel)
         self._project: Project | None = None
+        self._rosters: Rosters | None = None
         self._verifier: Verifier | None = None
         self._current: Mapping[bytes, Session] | None = None
         self._news = asyncio.Event()
@@ -167,8 +169,13 @@ class _Daemon:
 
     def _note(self, project: Project, event: Event) -> None:
         """Take sessions' facts to the membership: whom certificates name."""
-        if isinstance(event, SessionOpened):
+        rosters = self._rosters
+        if isinstance(event, ListsHeard) and rosters is not None:
+            rosters.heard(event.session, event.body)
+        elif isinstance(event, SessionOpened):
             project.session_opened(event.session.peer.addresses, event.session.peer.pod)
+            if rosters is not None:
+                rosters.opened(event.session)
         elif isinstance(event, SessionClosed) and self._current is not None:
             gone = [one for one in event.session.peer.addresses if one not in self._current]
             project.session_over(gone)
@@ -245,13 +252,8 @@ class _Daemon:
             look_up=project.look_up,
         )
 
-        def status() -> JsonObject:
-            now = loop.time()
-            renewal = enrolment.status(now)
-            parts = report(
-                enrolment.credential.own, renewal, table, self._drops, now, pump.offloads()
-            )
-            return parts | {"project": project.status()}
+        if settings.project.roster:
+            self._rosters = Rosters(enrolment, table, project, self._drops, pump.settle)
 
         def adopt(credential: Credential, wall_offset: float) -> None:
             table.wall_offset = wall_offset
@@ -271,7 +273,7 @@ class _Daemon:
         rekey = partial(self._rekey, table, pump)
         serving = admin.serve(
             Path(settings.admin_socket),
-            status,
+            partial(self._status, table, pump, project),
             rekey,
             verifier.verify,
             partial(project.explain, current=table.current),
@@ -280,11 +282,13 @@ class _Daemon:
             pump.start()
             self._readiness.serves(table)
             self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads, project)
-            others = (
+            others = [
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),
                 tasks.create_task(verifier.answer()),
-            )
+            ]
+            if self._rosters is not None:
+                others.append(tasks.create_task(self._rosters.keep()))
             self._channel.say(b"ready")
             logs.event(
                 "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu
@@ -295,6 +299,20 @@ class _Daemon:
                 pump.stop()
                 for task in others:
                     task.cancel()
+                await self._release()
+
+    async def _release(self) -> None:
+        """Tell the CA that this pod stops, so that its addresses leave the roster."""
+        if self._rosters is not None:
+            self._rosters.stop()
+            await self._rosters.keeper.release()
+
+    def _status(self, table: SessionTable, pump: Pump, project: Project) -> JsonObject:
+        now = asyncio.get_running_loop().time()
+        own, renewal = self._enrolment.credential.own, self._enrolment.status(now)
+        parts = report(own, renewal, table, self._drops, now, pump.offloads())
+        roster = None if self._rosters is None else self._rosters.keeper.status(now)
+        return parts | {"project": project.status() | {"roster": roster}}
 
     async def _rekey(self, table: SessionTable, pump: Pump, pod: str | None) -> JsonObject:
         former = table.renew(asyncio.get_running_loop().time(), pod)

@@ -43,6 +43,9 @@ class Drop(StrEnum):
     OWN_ADDRESS = "own_address"  # claims our own certificate or addresses
     PEER_REFUSED = "peer_refused"  # the peer refused us, by a TLS alert
     HANDSHAKE_TIMEOUT = "handshake_timeout"
+    ROSTER = (
+        "roster"  # a signed list that is not our project's, not the CA's, over, or older than ours
+    )
     GENERATION = "generation"  # DONE without a choice, or one that would exhaust the numbers
     # Inner packets.
     PACKET_MALFORMED = "packet_malformed"  # not a whole IPv4 or IPv6 packet

@@ -8,6 +8,7 @@
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
       leases.json     0600   who holds which addresses until when
+      rosters.json    0600   the last version of each namespace's roster
 
 Every file appears whole or not at all: written beside its place, synced, renamed.
 """
@@ -17,7 +18,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from typing_extensions import override
 
 from ca.certificates import Issuer, make_root, pod_certificate, trust_domain_of
-from ca.issue import Backend, Store, TokenRecord
+from ca.issue import Backend, TokenRecord
 from ca.keyfile import decrypt_key, encrypt_key
 from ca.lease import Lease
 from ca.messages import (
@@ -42,11 +43,13 @@ from ca.messages import (
     token_hash,
 )
 from ca.profile import ApprovedRequest
+from ca.roster import RosterStore
 
 _ROOT: Final = "root.pem"
 _KEY: Final = "root.key"
 _TOKENS: Final = "tokens"
 _LEASES: Final = "leases.json"
+_ROSTERS: Final = "rosters.json"
 
 
 class DirectoryError(Exception):
@@ -140,11 +143,12 @@ class FileBackend(Backend):
         return (pod_certificate(self.issuer, approved, wall, life),)
 
 
-class FileStore(Store):
+class FileStore(RosterStore):
     """The directory's tokens and leases. Tokens may be made while a server runs; only it writes leases."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._leases_read: tuple[tuple[int, ...], tuple[Lease, ...]] | None = None
 
     def make_token(self, claims: JoinClaims) -> str:
         """Return a token's text, which is nowhere else; the directory keeps its hash."""
@@ -167,6 +171,15 @@ class FileStore(Store):
     @override
     def leases(self) -> tuple[Lease, ...]:
         path = self._directory / _LEASES
+        # Each request for a roster reads them: they are parsed again when the file is another.
+        found = path.stat()
+        state = found.st_ino, found.st_mtime_ns, found.st_size
+        if self._leases_read is None or self._leases_read[0] != state:
+            self._leases_read = state, self._read_leases(path)
+        return self._leases_read[1]
+
+    @staticmethod
+    def _read_leases(path: Path) -> tuple[Lease, ...]:
         try:
             return tuple(
                 Lease(**{**fields, "addresses": check_addresses(tuple(fields["addresses"]))})
@@ -182,6 +195,22 @@ class FileStore(Store):
             for lease in leases
         ]
         _write(self._directory / _LEASES, json.dumps({"leases": fields}, indent=1).encode() + b"\n")
+
+    @override
+    def roster_versions(self) -> dict[str, int]:
+        path = self._directory / _ROSTERS
+        try:
+            versions = json.loads(path.read_bytes())["versions"]
+            return {str(namespace): int(version) for namespace, version in versions.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DirectoryError(f"{path}: damaged: {error}") from None
+
+    @override
+    def put_roster_versions(self, versions: Mapping[str, int]) -> None:
+        encoded = json.dumps({"versions": dict(versions)}, indent=1)
+        _write(self._directory / _ROSTERS, encoded.encode() + b"\n")
 
     def _token_path(self, token_id: str) -> Path:
         return self._directory / _TOKENS / f"{token_id}.json"

@@ -1,4 +1,7 @@
-"""The CA over HTTPS (TLS 1.3): ``GET /v1/bundle``, ``POST /v1/sign``, ``POST /v1/renew``, ``GET /healthz``.
+"""The CA over HTTPS (TLS 1.3).
+
+``GET /v1/bundle`` and ``GET /healthz`` for everybody, ``POST /v1/sign`` by a join token; by a pod's certificate
+``POST /v1/renew``, ``POST /v1/release`` and ``GET /v1/roster`` (`ca.drivers.rosters`).
 
 Everything that a stranger can send is bounded in size and time. Signing takes some 30 us and a synced write,
 so it is done on the loop, which also keeps requests apart, as `ca.issue` asks.
@@ -10,7 +13,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
@@ -20,12 +23,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.certificates import server_certificate, trust_domain_of
-from ca.drivers.audit import Audit
-from ca.drivers.file_backend import DirectoryError, FileBackend
-from ca.issue import Issued, Store, authenticate, issue
-from ca.messages import LARGEST_BODY, Address, Bundle, ErrorResponse, JoinClaims, encode
-from ca.refusal import Refusal, Refused
-from ca.renew import Caller, entitled, identify
+from ca.drivers.answers import (
+    busy_answer,
+    certificate_shown,
+    error_answer,
+    failed_answer,
+    json_answer,
+    json_errors,
+    read_body,
+    refused_answer,
+    who,
+    who_calls,
+)
+from ca.drivers.file_backend import DirectoryError
+from ca.drivers.rosters import RosterDesk
+from ca.drivers.service import Service
+from ca.issue import authenticate, issue
+from ca.messages import LARGEST_BODY, Address, Bundle, JoinClaims, encode
+from ca.refusal import Refused
+from ca.release import release
+from ca.renew import entitled, identify
+
+__all__ = ["Service", "parse_listen", "serve"]
 
 SERVER_LIFE: Final = timedelta(hours=24)
 """Life of the server's own certificate, which is replaced at half of it."""
@@ -37,41 +56,9 @@ HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 10.0
 
-_STATUS: Final = {
-    Refusal.MALFORMED: HTTPStatus.BAD_REQUEST,
-    Refusal.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    Refusal.UNKNOWN_TOKEN: HTTPStatus.UNAUTHORIZED,
-    Refusal.EXPIRED_TOKEN: HTTPStatus.UNAUTHORIZED,
-    Refusal.ADDRESS_HELD: HTTPStatus.CONFLICT,
-    Refusal.CSR_MALFORMED: HTTPStatus.FORBIDDEN,
-    Refusal.CSR_KEY: HTTPStatus.FORBIDDEN,
-    Refusal.CSR_SIGNATURE: HTTPStatus.FORBIDDEN,
-    Refusal.CSR_ASKS: HTTPStatus.FORBIDDEN,
-    Refusal.NO_CERTIFICATE: HTTPStatus.FORBIDDEN,
-    Refusal.NOT_A_POD: HTTPStatus.FORBIDDEN,
-    Refusal.CERTIFICATE_EARLY: HTTPStatus.FORBIDDEN,
-    Refusal.CERTIFICATE_ENDED: HTTPStatus.FORBIDDEN,
-    Refusal.SUPERSEDED: HTTPStatus.FORBIDDEN,
-    Refusal.WITHDRAWN: HTTPStatus.FORBIDDEN,
-    Refusal.KEY_REUSED: HTTPStatus.FORBIDDEN,
-    Refusal.ROOT_ENDED: HTTPStatus.SERVICE_UNAVAILABLE,
-}
-
-
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: how long after its end a certificate is good for a renewal is for
 # `ca.renew.identify` to judge; the rest of the chain is our root, and `ca.issue` looks at its end.
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the server serves: ``life`` is that of pods' certificates, ``wall`` the clock."""
-
-    store: Store
-    backend: FileBackend
-    life: timedelta
-    wall: Callable[[], datetime]
-    audit: Audit
 
 
 @contextlib.asynccontextmanager
@@ -80,11 +67,14 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Serve while the body runs; gives the port. Raises OSError where it cannot listen there."""
     identity = _ServerIdentity(service, () if host.is_unspecified else (host,), server_life)
-    handlers = _Handlers(service)
-    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_json_errors])
+    desk = RosterDesk(service)
+    handlers = _Handlers(service, desk)
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[json_errors])
     app.router.add_get("/v1/bundle", handlers.bundle)
     app.router.add_post("/v1/sign", handlers.sign)
     app.router.add_post("/v1/renew", handlers.renew)
+    app.router.add_post("/v1/release", handlers.release)
+    app.router.add_get("/v1/roster", desk.roster)
     app.router.add_get("/healthz", handlers.healthz)
     runner = web.AppRunner(
         app,
@@ -107,12 +97,14 @@ async def serve(
         )
         try:
             identity.renew()
+            desk.start()
             await server.start_serving()
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
     finally:
         identity.close()
+        desk.close()
         await runner.cleanup()
 
 
@@ -160,9 +152,24 @@ class _ServerIdentity:
             self._timer.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a request has brought about: the audit's event and its fields, and the answer."""
+
+    event: str
+    fields: dict[str, object]
+    answer: web.Response
+
+
+_Answer = Callable[[web.Request, dict[str, object]], Awaitable[_Done]]
+"""Does what a request asks for, and fills in whom it concerns as soon as that is known."""
+
+
 class _Handlers:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, desk: RosterDesk) -> None:
         self._service = service
+        self._desk = desk
+        self._trust_domain = trust_domain_of(service.backend.issuer.root)
         self._under_way = 0
 
     async def healthz(self, _request: web.Request) -> web.Response:
@@ -171,7 +178,7 @@ class _Handlers:
     async def bundle(self, _request: web.Request) -> web.Response:
         roots = self._service.backend.roots
         pems = (root.public_bytes(Encoding.PEM).decode("ascii") for root in roots)
-        return _json(HTTPStatus.OK, encode(Bundle(tuple(pems))))
+        return json_answer(HTTPStatus.OK, encode(Bundle(tuple(pems))))
 
     async def sign(self, request: web.Request) -> web.Response:
         return await self._bounded(request, self._sign)
@@ -179,56 +186,73 @@ class _Handlers:
     async def renew(self, request: web.Request) -> web.Response:
         return await self._bounded(request, self._renew)
 
-    async def _bounded(self, request: web.Request, answer: "_Answer") -> web.Response:
+    async def release(self, request: web.Request) -> web.Response:
+        return await self._bounded(request, self._release)
+
+    async def _bounded(self, request: web.Request, answer: _Answer) -> web.Response:
         if self._under_way >= MOST_AT_ONCE:
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many requests at once")
+            return busy_answer()
         self._under_way += 1
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await self._audited(request, answer)
         except TimeoutError:
-            return _error(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request came too slowly")
+            return error_answer(
+                HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request came too slowly"
+            )
         finally:
             self._under_way -= 1
 
-    async def _audited(self, request: web.Request, answer: "_Answer") -> web.Response:
+    async def _audited(self, request: web.Request, answer: _Answer) -> web.Response:
         audit = self._service.audit
-        who: dict[str, object] = {}
+        whose: dict[str, object] = {}
         try:
-            event, issued = await answer(request, who)
+            done = await answer(request, whose)
         except Refused as refused:
-            who |= _who(refused.claims) | {"from": request.remote}
-            audit("refused", who | {"reason": refused.reason, "message": refused.message})
-            return _error(_STATUS[refused.reason], refused.reason, refused.message)
+            whose |= who(refused.claims) | {"from": request.remote}
+            audit("refused", whose | {"reason": refused.reason, "message": refused.message})
+            return refused_answer(refused)
         except (OSError, DirectoryError) as error:
-            audit("failed", who | {"message": str(error)})
-            return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "the CA's store failed")
-        lease = issued.lease
-        audit(event, who | {"serial": lease.serial, "ends": lease.ends, "from": request.remote})
-        return _json(HTTPStatus.OK, encode(issued.response))
+            audit("failed", whose | {"message": str(error)})
+            return failed_answer()
+        audit(done.event, whose | done.fields | {"from": request.remote})
+        self._desk.changed()
+        return done.answer
 
-    async def _sign(self, request: web.Request, who: dict[str, object]) -> tuple[str, Issued]:
+    async def _sign(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
         authorization = request.headers.get("Authorization", "")
         claims = authenticate(authorization, service.store, service.wall())
-        who |= _who(claims)
-        body_untrusted = await _read(request)
-        return "issued", self._issue(claims, body_untrusted)
+        whose |= who(claims)
+        body_untrusted = await read_body(request)
+        return self._issue("issued", claims, body_untrusted)
 
-    async def _renew(self, request: web.Request, who: dict[str, object]) -> tuple[str, Issued]:
+    async def _renew(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
-        trust_domain = trust_domain_of(service.backend.issuer.root)
-        caller = identify(_certificate_shown(request), trust_domain, service.wall())
-        who |= _who_calls(caller)
-        body_untrusted = await _read(request)
+        caller = identify(certificate_shown(request), self._trust_domain, service.wall())
+        whose |= who_calls(caller) | {"replaces": caller.serial}
+        body_untrusted = await read_body(request)
         # No `await` from here on: the store must be at the end what it is now.
         claims = entitled(caller, service.store)
-        who |= _who(claims)
-        return "renewed", self._issue(claims, body_untrusted, caller.key)
+        whose |= who(claims)
+        return self._issue("renewed", claims, body_untrusted, caller.key)
 
-    def _issue(self, claims: JoinClaims, body_untrusted: bytes, by_key: str = "") -> Issued:
+    async def _release(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
-        return issue(
+        caller = identify(certificate_shown(request), self._trust_domain, service.wall())
+        whose |= who_calls(caller) | {"serial": caller.serial}
+        lease = release(caller, service.store)
+        fields: dict[str, object] = {
+            "token": lease.token_id,
+            "addresses": [str(address) for address in lease.addresses],
+        }
+        return _Done("released", fields, web.Response(status=HTTPStatus.NO_CONTENT))
+
+    def _issue(
+        self, event: str, claims: JoinClaims, body_untrusted: bytes, by_key: str = ""
+    ) -> _Done:
+        service = self._service
+        issued = issue(
             claims,
             body_untrusted,
             service.store,
@@ -237,63 +261,8 @@ class _Handlers:
             life=service.life,
             by_key=by_key,
         )
-
-
-_Answer = Callable[[web.Request, dict[str, object]], Awaitable[tuple[str, Issued]]]
-"""Gives the event's name and what was issued, and fills in whom it concerns as soon as that is known."""
-
-
-def _certificate_shown(request: web.Request) -> bytes | None:
-    """Return the DER of the caller's certificate, which TLS has verified but for its times."""
-    connection: ssl.SSLObject | None = request.get_extra_info("ssl_object")
-    return None if connection is None else connection.getpeercert(binary_form=True)
-
-
-async def _read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refused(Refusal.TOO_LARGE, f"a request has at most {LARGEST_BODY} bytes") from None
-
-
-def _who(claims: JoinClaims | None) -> dict[str, object]:
-    if claims is None:
-        return {}
-    return {
-        "token": claims.id,
-        "pod": claims.pod,
-        "identity": claims.identity.uri,
-        "addresses": [str(address) for address in claims.addresses],
-    }
-
-
-def _who_calls(caller: Caller) -> dict[str, object]:
-    return {"pod": caller.pod, "identity": caller.identity.uri, "replaces": caller.serial}
-
-
-@web.middleware
-async def _json_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer what aiohttp refuses (no such path, too large a body) in the form of all our errors."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        status = HTTPStatus(error.status)
-        return _error(status, "http", status.phrase)
-
-
-def _json(status: HTTPStatus, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json")
-
-
-def _error(status: HTTPStatus, code: str, message: str) -> web.Response:
-    response = _json(status, encode(ErrorResponse(code, message)))
-    if status is HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = "1"
-    return response
+        fields: dict[str, object] = {"serial": issued.lease.serial, "ends": issued.lease.ends}
+        return _Done(event, fields, json_answer(HTTPStatus.OK, encode(issued.response)))
 
 
 def parse_listen(text: str) -> tuple[Address, int]:

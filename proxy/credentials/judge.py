@@ -26,7 +26,7 @@ def judge_chain(
     if not chain_untrusted:
         raise Dropped(Drop.NO_CERTIFICATE)
     peer = parse_pod_certificate(chain_untrusted[0])
-    _check_times(chain_untrusted, wall)
+    check_times(chain_untrusted, wall)
     _check_project(peer, own)
     revoked.check(chain_untrusted, peer)
     _check_not_ourselves(peer, own)
@@ -35,7 +35,8 @@ def judge_chain(
     return peer
 
 
-def _check_times(chain: Sequence[x509.Certificate], wall: float) -> None:
+def check_times(chain: Sequence[x509.Certificate], wall: float) -> None:
+    """Raise `Dropped` (CERTIFICATE_TIME) where a certificate of the chain is not good at ``wall``, Unix seconds."""
     for certificate in chain:
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not begin.timestamp() <= wall <= end.timestamp():

@@ -55,6 +55,7 @@ def verify_again(
         believe(store, roots)
         leaf, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
         verified = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
-    except (crypto.X509StoreContextError, *UNREADABLE) as error:
+    except (crypto.X509StoreContextError, crypto.Error, *UNREADABLE) as error:
+        # crypto.Error: a certificate that cryptography reads, and OpenSSL does not.
         raise Dropped(Drop.UNTRUSTED, str(error)) from None
     return [certificate.to_cryptography() for certificate in verified]

@@ -1,15 +1,17 @@
-"""A pod asks the project's CA for its certificate, or the next one, going by the root's fingerprint alone.
+"""A pod asks the project's CA for its certificate, the next one, or the roster, going by the root's fingerprint alone.
 
 1. The bundle is fetched over TLS that verifies nothing: it is public. One root in it must have the pinned
    fingerprint; from here on that root alone counts.
 2. The token goes over a second connection, which must chain to that root and name the CA's own id. A pod's
    certificate chains to it too, so the name is checked inside the handshake: whoever answers with another one
-   never gets a byte of the token. At a renewal the pod's own certificate stands for the token, and is
-   withheld in the same way.
+   never gets a byte of the token. At a renewal, and for all else, the pod's own certificate stands for the
+   token, and is withheld in the same way.
 """
 
+import contextlib
 import os
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +20,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typing_extensions import override
 
+from ca.lists import LARGEST_ENVELOPE
 from ca.messages import (
     LARGEST_BODY,
-    ErrorResponse,
     MessageError,
     SignRequest,
     SignResponse,
@@ -84,6 +86,50 @@ async def renew(ca: Ca, credential: Credential, csr_der: bytes) -> SignResponse:
     return await _ask(ca, "renew", context, csr_der)
 
 
+class Line:
+    """Requests to the CA as the pod of one credential, over one connection that is kept between them."""
+
+    def __init__(self, ca: Ca, session: aiohttp.ClientSession) -> None:
+        """Ask over ``session``; made by `line`."""
+        self._ca, self._session = ca, session
+
+    async def roster(self, version: int, issued: int | None, hold: float) -> bytes | None:
+        """Return a roster's envelope that is newer, unverified; None where there is none yet.
+
+        ``issued`` is given where a later signature of the same version is wanted, too. The CA may think about it for
+        ``hold`` seconds. Raises `CaRefused` or `CaUnreachable`.
+        """
+        later = "" if issued is None else f"&issued={issued}"
+        url = f"{self._ca.address}/v1/roster?after={version}{later}"
+        patience = self._ca.patience + hold
+        status, body_untrusted = await _exchange(
+            self._session, "GET", url, patience=patience, most=LARGEST_ENVELOPE
+        )
+        return self._judged(status, 200, body_untrusted)
+
+    async def release(self) -> None:
+        """Give the addresses back. Raises `CaRefused` or `CaUnreachable`."""
+        url = f"{self._ca.address}/v1/release"
+        status, body_untrusted = await _exchange(
+            self._session, "POST", url, patience=self._ca.patience
+        )
+        self._judged(status, 204, body_untrusted)
+
+    def _judged(self, status: int, good: int, body_untrusted: bytes) -> bytes | None:
+        if status in {good, 204}:
+            return body_untrusted if status == 200 else None
+        raise _error(self._ca.address, status, body_untrusted)
+
+
+@contextlib.asynccontextmanager
+async def line(ca: Ca, credential: Credential) -> AsyncIterator[Line]:
+    """Give a line to the CA as the pod of ``credential``. Raises as `renew` does, without `CaRefused`."""
+    context = await _context(ca)
+    _load_credential(context, credential)
+    async with _session(context, is_kept=True) as session:
+        yield Line(ca, session)
+
+
 async def _context(ca: Ca) -> ssl.SSLContext:
     root = _pinned_root(await _get_bundle(ca), ca.fingerprint, ca.address)
     return _ca_only_context(root, ca_uri(ca.trust_domain))
@@ -120,15 +166,12 @@ async def _ask(
         headers=headers,
         body=encode(SignRequest(csr_pem)),
     )
+    if status != 200:
+        raise _error(ca.address, status, body_untrusted)
     try:
-        if status == 200:
-            return parse_sign_response(body_untrusted)
-        refusal = parse_error(body_untrusted)
+        return parse_sign_response(body_untrusted)
     except MessageError as error:
-        raise CaUnreachable(
-            f"{ca.address} answered {status}, and not as a CA does: {error}"
-        ) from None
-    raise _refused(ca.address, status, refusal)
+        raise CaUnreachable(f"{ca.address} answered 200, and not as a CA does: {error}") from None
 
 
 async def _get_bundle(ca: Ca) -> bytes:
@@ -197,25 +240,46 @@ async def _request(  # noqa: PLR0913 - one request in full
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """Return status and body; no redirect, proxy, cookie or compression, and at most `LARGEST_BODY`."""
+    """Return status and body of one request on a connection of its own."""
+    async with _session(context) as session:
+        return await _exchange(session, method, url, patience=patience, headers=headers, body=body)
+
+
+def _session(context: ssl.SSLContext, *, is_kept: bool = False) -> aiohttp.ClientSession:
+    """Return what makes requests: no proxy, cookie or compression; one connection, kept or not."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context, force_close=not is_kept, limit=1),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+async def _exchange(  # noqa: PLR0913 - as `_request`
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    patience: float,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    most: int = LARGEST_BODY,
+) -> tuple[int, bytes]:
+    """Return status and body, of ``most`` bytes at most; no redirect. Raises `CaUnreachable`."""
     try:
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=patience),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session,
-            session.request(
-                method, url, headers=headers, data=body, allow_redirects=False
-            ) as response,
-        ):
+        async with session.request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=patience),
+        ) as response:
             received = bytearray()
             async for piece in response.content.iter_any():
                 received += piece
-                if len(received) > LARGEST_BODY:
-                    raise CaUnreachable(f"{url} answered more than {LARGEST_BODY} bytes")
+                if len(received) > most:
+                    raise CaUnreachable(f"{url} answered more than {most} bytes")
             return response.status, bytes(received)
     except TimeoutError:
         raise CaUnreachable(f"{url}: no answer in {patience:g} s") from None
@@ -233,7 +297,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
 
 
-def _refused(address: str, status: int, refusal: ErrorResponse) -> Exception:
+def _error(address: str, status: int, body_untrusted: bytes) -> Exception:
+    """Return what an answer that is no success means."""
+    try:
+        refusal = parse_error(body_untrusted)
+    except MessageError as error:
+        return CaUnreachable(f"{address} answered {status}, and not as a CA does: {error}")
     if status >= 500 or status in {408, 429}:
         return CaUnreachable(f"{address} cannot answer now: {refusal.message}")
     return CaRefused(refusal.code, refusal.message)

@@ -48,6 +48,7 @@ class Enrolment:
     wall_offset: float
     """Unix time less monotonic time, by the CA's last answer."""
     renewal: Renewal
+    ca: ca_client.Ca
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Enrolment:
     ) -> None:
         """Ask the CA of the settings; ``now``, ``sleep`` and ``random`` (in [0, 1)) are given by tests."""
         self._settings, self._now, self._sleep, self._random = settings, now, sleep, random
-        self._ca = ca_client.Ca(
+        self.ca = ca_client.Ca(
             settings.ca_address, settings.ca_root_fingerprint, settings.trust_domain
         )
         self.renewals = self.failures = (
@@ -122,11 +123,11 @@ class Enrolment:
 
     async def _ask_for_next(self, csr: bytes) -> tuple[SignResponse, str]:
         try:
-            return await ca_client.renew(self._ca, self.credential, csr), "key"
+            return await ca_client.renew(self.ca, self.credential, csr), "key"
         except ca_client.CaRefused as error:
             if error.code not in _JOIN_INSTEAD or not self._is_token_good():
                 raise
-        return await ca_client.obtain(self._ca, self._settings.token, csr), "token"
+        return await ca_client.obtain(self.ca, self._settings.token, csr), "token"
 
     def _is_token_good(self) -> bool:
         return parse_token(self._settings.token).expires > self._now() + self.wall_offset
@@ -183,14 +184,14 @@ class Enrolment:
         deadline, pause = self._now() + CA_PATIENCE, _FIRST_PAUSE
         while True:
             try:
-                return await ca_client.obtain(self._ca, self._settings.token, csr)
+                return await ca_client.obtain(self.ca, self._settings.token, csr)
             except ca_client.CaUnreachable as error:
                 if self._now() + pause > deadline:
                     raise
                 logs.event(
                     "ca_unreachable",
                     logging.WARNING,
-                    ca=self._ca.address,
+                    ca=self.ca.address,
                     message=str(error),
                 )
             await self._sleep(pause)

@@ -8,6 +8,7 @@ from proxy.session.events import (
     CallFailed,
     Event,
     HandshakeRefused,
+    ListsHeard,
     SessionClosed,
     SessionMoved,
     SessionOpened,
@@ -55,8 +56,8 @@ def tell(event: Event) -> None:
                 detail=refusal.detail,
                 role="initiator" if is_initiator else "responder",
             )
-        case VerifyHeard():
-            pass  # one of several of a verification, which is logged as a whole
+        case VerifyHeard() | ListsHeard():
+            pass  # one of several: what came of them is logged as a whole
         case CallFailed(address, refusal):
             logs.event(
                 "unreachable",

@@ -55,4 +55,20 @@ class VerifyHeard:
     body: bytes
 
 
-Event = SessionOpened | SessionMoved | SessionClosed | HandshakeRefused | CallFailed | VerifyHeard
+@dataclass(frozen=True, slots=True)
+class ListsHeard:
+    """A LISTS record has opened; the body is what the peer says, whatever that is."""
+
+    session: Session
+    body: bytes
+
+
+Event = (
+    SessionOpened
+    | SessionMoved
+    | SessionClosed
+    | HandshakeRefused
+    | CallFailed
+    | VerifyHeard
+    | ListsHeard
+)

@@ -15,7 +15,7 @@ from proxy.errors import Dropped
 from proxy.session.answers import Answers
 from proxy.session.calls import Calls
 from proxy.session.cookie import Endpoint
-from proxy.session.events import Event, SessionOpened, VerifyHeard
+from proxy.session.events import Event, ListsHeard, SessionOpened, VerifyHeard
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
 from proxy.session.path_size import PathSize
@@ -27,6 +27,7 @@ from proxy.session.wire import (
     CLOSE,
     CONFIRM,
     DONE,
+    LISTS,
     NONCE,
     PING,
     PONG,
@@ -222,12 +223,18 @@ class SessionTable:
             self.remove(session, "closed by peer")
         elif kind == VERIFY:
             self._registry.tell(VerifyHeard(session, bytes(plain[PREFIX:])))
+        elif kind == LISTS:
+            self._registry.tell(ListsHeard(session, bytes(plain[PREFIX:])))
         elif kind != CONFIRM or session.is_initiator:
             raise Dropped(Drop.UNKNOWN_KIND, "in general, or from its sender's role")
 
     def verify(self, session: Session, body: bytes, now: float) -> None:
         """Send a VERIFY record; `proxy.verify.messages` knows its bodies."""
         self._registry.seal_control(session, VERIFY, now, body)
+
+    def lists(self, session: Session, body: bytes, now: float) -> None:
+        """Send a LISTS record; `proxy.lists.messages` knows its bodies."""
+        self._registry.seal_control(session, LISTS, now, body)
 
     def ask_loss(self, session: Session, now: float) -> None:
         """Ask what became of the records of several datagrams; when `RecordLimit.due` has come and one is sent."""

@@ -38,7 +38,7 @@ PONG_STRUCT: Final = Struct(f">{NONCE}sII")
 
 PONG_SIZE: Final = PONG_STRUCT.size
 
-PACKET, DONE, CONFIRM, CLOSE, PING, PONG, VERIFY = range(7)
+PACKET, DONE, CONFIRM, CLOSE, PING, PONG, VERIFY, LISTS = range(8)
 """Kinds of records."""
 
 _HELLO = Struct(">BBBBIQ")

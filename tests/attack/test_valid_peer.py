@@ -16,7 +16,7 @@ from support.servers import SOCKET_SECONDS, bound
 from support.siege import Siege
 
 from proxy.drops import Drop
-from proxy.session.wire import PONG, VERIFY
+from proxy.session.wire import LISTS, PONG, VERIFY
 
 TIMES = 50
 CANARY = b"the one good packet"
@@ -133,7 +133,7 @@ def forbidden(talk: Talk) -> Iterator[bytes]:
 
 def unknown_kinds(talk: Talk) -> Iterator[bytes]:
     packet = talk.udp(*talk.v4)
-    yield from (bytes((kind, 0, 0, 0)) + packet for kind in range(VERIFY + 1, 256, 7))
+    yield from (bytes((kind, 0, 0, 0)) + packet for kind in range(LISTS + 1, 256, 7))
 
 
 FORMS: dict[Drop, Callable[[Talk], Iterator[bytes]]] = {

@@ -9,9 +9,10 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fuzz import belonging, data_path, verifying
+from fuzz import belonging, data_path, listing, verifying
 from support.pki import START, Authority, Leaf
 
+from ca.lists import parse_envelope, parse_roster
 from ca.messages import (
     Bundle,
     ErrorResponse,
@@ -41,6 +42,7 @@ from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.dns.resolv import ResolvError
 from proxy.errors import Dropped
+from proxy.lists import messages as lists_messages
 from proxy.netagent.orders import OrderError
 from proxy.netagent.orders import parse_order as parse_net_order
 from proxy.session.tls import TlsEnd, make_context
@@ -174,6 +176,10 @@ TARGETS: dict[str, Target] = {
     "joined": Target(data_path.joined, (), data_path.joined_seeds),
     "seen": Target(verifying.seen_frame, (), verifying.frame_seeds),
     "verify": Target(verify_messages.parse, (Dropped,), verifying.message_seeds),
+    "lists": Target(lists_messages.parse, (Dropped,), listing.message_seeds),
+    "envelope": Target(parse_envelope, (MessageError,), listing.envelope_seeds),
+    "roster": Target(parse_roster, (MessageError,), listing.payload_seeds),
+    "signed-roster": Target(listing.believe, (Dropped,), listing.envelope_seeds),
     "order": Target(parse_order, (Dropped,), verifying.order_seeds),
     "told": Target(parse_told, (Dropped,), verifying.told_seeds),
     "query": Target(belonging.query, (Dropped,), belonging.query_seeds),

@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant(
         "any time",
         "proxy/credentials/judge.py",
-        "    _check_times(chain_untrusted, wall)\n",
+        "    check_times(chain_untrusted, wall)\n",
         "",
         f"{SIM}::test_calling_peer_with_a_wrong_certificate_is_refused_and_hears_of_it",
     ),

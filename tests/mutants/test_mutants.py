@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import of_identity, of_issuance, of_membership, of_sessions
+from mutants import of_identity, of_issuance, of_membership, of_rosters, of_sessions
 from mutants.mutant import ROOT, Mutant
 
 MUTANTS = [
@@ -19,6 +19,7 @@ MUTANTS = [
     *of_identity.MUTANTS,
     *of_issuance.MUTANTS,
     *of_membership.MUTANTS,
+    *of_rosters.MUTANTS,
 ]
 
 

@@ -12,14 +12,16 @@ from support.pki import START
 
 from policy.rules import Rules
 from proxy.credentials.credential import Credential
+from proxy.credentials.roster import HeldRoster
 from proxy.drops import Drops
 from proxy.flow.membership import Membership
 from proxy.flow.policy import Policy
 from proxy.inbound import Inbound
+from proxy.lists.exchange import ListExchange
 from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
-from proxy.session.events import CallFailed, Event, SessionOpened
+from proxy.session.events import CallFailed, Event, ListsHeard, SessionOpened
 from proxy.session.pieces import datagrams
 from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.session.table import SessionTable
@@ -79,6 +81,19 @@ class Node:
         self.policy = Policy(self.credential.own.identity, Rules(), enforce=True)
         self.outbound = Outbound(self.table, own, members, self.drops, policy=self.policy)
         self.inbound = Inbound(self.table, own, self.drops, MTU, self.policy)
+        self.roster = HeldRoster()
+        self.lists = ListExchange(self.table, self._take_list, self.drops)
+
+    def take_list(self, envelope: bytes) -> None:
+        """Let the CA, or whoever is in its place, give the pod a list; raises `Dropped`."""
+        self._take_list(envelope)
+        self.settle()
+
+    def _take_list(self, envelope: bytes) -> None:
+        own, wall = self.credential.own, self.world.now + START.timestamp()
+        roster = self.roster.offer(envelope, self.credential.roots, own, wall)
+        if roster is not None:
+            self.lists.adopted(envelope, roster.version, roster.issued, self.world.now)
 
     def send_packet(self, packet: bytes) -> None:
         """Let the pod's kernel hand a packet to tenc0."""
@@ -109,20 +124,28 @@ class Node:
             if isinstance(event, SessionOpened):
                 for sending in self.outbound.flush(event.session, self.world.now):
                     self._transmit(*sending)
+                self.lists.opened(event.session, self.world.now)
+            elif isinstance(event, ListsHeard):
+                self.lists.heard(event.session, event.body, self.world.now)
             elif isinstance(event, CallFailed):
                 self.outbound.give_up(event.address)
         self.told += [frame[VNET_HEADER:] for frame in self.outbound.replies]
         self.outbound.replies.clear()
         for data, endpoint in self.table.datagrams_to_send():
             self.world.carry(data, self._outer(endpoint), endpoint)
-        due = self.table.next_timer()
+        due = min(self._timers(), default=None)
         if due is not None:
             self.world.at(max(due, self.world.now), self._timer)
 
+    def _timers(self) -> list[float]:
+        return [due for one in (self.table, self.lists) if (due := one.next_timer()) is not None]
+
     def _timer(self) -> None:
-        due = self.table.next_timer()
-        if due is not None and due <= self.world.now:
-            self.table.handle_timer(self.world.now)
+        if min(self._timers(), default=self.world.now + 1) <= self.world.now:
+            for one in (self.table, self.lists):
+                due = one.next_timer()
+                if due is not None and due <= self.world.now:
+                    one.handle_timer(self.world.now)
             self.settle()
 
     def _transmit(self, data: memoryview | bytes, size: int, endpoint: Endpoint, ecn: int) -> None:

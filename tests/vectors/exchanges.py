@@ -157,7 +157,7 @@ def _control(one: _Receiver) -> None:
     one.case("PING and PONG have 8 bytes", "responder", confirmed=True)
     one.step(_done(9), answer=("CONFIRM", b""))
     one.case("a late DONE is answered and chooses nothing", "initiator", confirmed=True)
-    one.step(_plain(7), reason="unknown_kind")
+    one.step(_plain(8), reason="unknown_kind")
     one.step(_plain(255, b"later"), reason="unknown_kind")
     one.case("other kinds are ignored", "responder", confirmed=True)
     one.step(_plain(CLOSE))

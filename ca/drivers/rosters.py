@@ -1,0 +1,208 @@
+"""``GET /v1/roster?after=VERSION[&issued=SECONDS]``: the caller's namespace's roster, once there is a newer one.
+
+A newer one is of a higher version; where ``issued`` is given, also one of the same version that was signed later.
+A request is held until there is one, for `HOLD_SECONDS` at most, and then answered by 204. A held request is one
+future: no thread, and nothing of what bounds other requests.
+
+A roster is signed anew each minute, and when pods come or go: at once, but not twice within `PACE` seconds, so that
+many pods that start together cost few rosters, each of which goes to all.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from ca.certificates import trust_domain_of
+from ca.drivers.answers import (
+    busy_answer,
+    certificate_shown,
+    failed_answer,
+    json_answer,
+    refused_answer,
+    who,
+    who_calls,
+)
+from ca.drivers.file_backend import DirectoryError
+from ca.drivers.service import Service
+from ca.lists import Roster
+from ca.messages import MessageError
+from ca.refusal import Refusal, Refused
+from ca.renew import Caller, entitled, identify, require_live
+from ca.roster import Rosters, SignedRoster
+
+HOLD_SECONDS: Final = 25.0
+"""Below the half minute after which middle boxes begin to drop idle connections."""
+
+RESIGN_SECONDS: Final = 60.0
+PACE: Final = 1.0
+
+MOST_HELD: Final = 4096
+"""Requests that wait, one a pod."""
+
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
+
+_FAILURES: Final = (OSError, DirectoryError, MessageError)
+
+_Pod = tuple[str, str]
+"""Namespace and name: who holds a request."""
+
+
+class RosterDesk:
+    """Signs rosters, and answers pods that ask for them."""
+
+    def __init__(self, service: Service) -> None:
+        """Serve what ``service`` has on record; `start` begins the timers."""
+        self._service = service
+        self._rosters = Rosters(service.backend.issuer, service.store, service.life)
+        self._trust_domain = trust_domain_of(service.backend.issuer.root)
+        self._held: dict[_Pod, _Held] = {}
+        self._resign: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._looked = float("-inf")
+
+    def start(self) -> None:
+        """Sign each minute from now on, more often where rosters may be used for a few minutes only."""
+        pause = min(RESIGN_SECONDS, self._rosters.use.total_seconds() / 4)
+        self._resign = asyncio.get_running_loop().call_later(pause, self._sign_again)
+
+    def close(self) -> None:
+        """Sign no more, and let go of whoever waits."""
+        for timer in (self._resign, self._look):
+            if timer is not None:
+                timer.cancel()
+        for pod in list(self._held):
+            self._let_go(pod)
+
+    def changed(self) -> None:
+        """Note that leases have changed: what differs is signed now, or as soon as `PACE` allows."""
+        loop = asyncio.get_running_loop()
+        if self._look is None:
+            self._look = loop.call_at(max(loop.time(), self._looked + PACE), self._look_again)
+
+    async def roster(self, request: web.Request) -> web.Response:
+        """Answer a pod that asks for its namespace's roster."""
+        fields: dict[str, object] = {"from": request.remote}
+        try:
+            caller = self._judge(request, fields)
+            asked = _parse_query(request)
+        except Refused as refused:
+            fields |= who(refused.claims) | {"reason": refused.reason, "message": refused.message}
+            self._service.audit("refused", fields)
+            return refused_answer(refused)
+        except _FAILURES as error:
+            self._service.audit("failed", fields | {"message": str(error)})
+            return failed_answer()
+        return await self._answer(caller, asked)
+
+    def _judge(self, request: web.Request, fields: dict[str, object]) -> Caller:
+        """Return who calls, as for a renewal, but with a certificate that is good now."""
+        wall = self._service.wall()
+        caller = identify(certificate_shown(request), self._trust_domain, wall)
+        fields |= who_calls(caller) | {"serial": caller.serial}
+        require_live(caller, wall)
+        entitled(caller, self._service.store)
+        return caller
+
+    async def _answer(self, caller: Caller, asked: "_Asked") -> web.Response:
+        namespace = caller.identity.namespace
+        pod = namespace, caller.pod
+        # Who asks again has given up the request before: a pod holds one.
+        self._let_go(pod)
+        latest = self._rosters.latest(namespace) or self._sign(namespace)
+        if latest is None:
+            return failed_answer()
+        if asked.is_answered_by(latest.roster):
+            return json_answer(HTTPStatus.OK, latest.envelope)
+        if len(self._held) >= MOST_HELD:
+            return busy_answer()
+        held = self._held[pod] = _Held(asked, asyncio.get_running_loop().create_future())
+        newer = None
+        try:
+            async with asyncio.timeout(HOLD_SECONDS):
+                newer = await held.answer
+        except TimeoutError:
+            pass
+        finally:
+            if self._held.get(pod) is held:
+                del self._held[pod]
+        if newer is None:
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+        return json_answer(HTTPStatus.OK, newer.envelope)
+
+    def _let_go(self, pod: _Pod, newer: SignedRoster | None = None) -> None:
+        held = self._held.pop(pod, None)
+        if held is not None and not held.answer.done():
+            held.answer.set_result(newer)
+
+    def _sign_again(self) -> None:
+        self.start()
+        for namespace in self._rosters.namespaces:
+            self._sign(namespace)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._looked = asyncio.get_running_loop().time()
+        for namespace in self._rosters.namespaces:
+            try:
+                has_news = self._rosters.has_news(namespace, self._service.wall())
+            except _FAILURES as error:
+                self._failed(namespace, error)
+            else:
+                if has_news:
+                    self._sign(namespace)
+
+    def _sign(self, namespace: str) -> SignedRoster | None:
+        """Sign a namespace's roster and answer who waits for it; None where that failed, which was audited."""
+        before = self._rosters.signer
+        try:
+            signed = self._rosters.sign(namespace, self._service.wall())
+        except _FAILURES as error:
+            self._failed(namespace, error)
+            return None
+        signer = self._rosters.signer
+        if signer is not None and signer is not before:
+            self._service.audit("list_signer", {"serial": f"{signer.serial_number:x}"})
+        for pod, held in list(self._held.items()):
+            if pod[0] == namespace and held.asked.is_answered_by(signed.roster):
+                self._let_go(pod, signed)
+        return signed
+
+    def _failed(self, namespace: str, error: Exception) -> None:
+        self._service.audit("failed", {"roster": namespace, "message": str(error)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a pod has: a version, and when that was signed where a later signature is wanted, too."""
+
+    version: int
+    issued: int | None
+
+    def is_answered_by(self, roster: Roster) -> bool:
+        if self.issued is None:
+            return roster.version > self.version
+        return roster.age_key > (self.version, self.issued)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A request that waits; its answer is None when it need not wait any more."""
+
+    asked: _Asked
+    answer: asyncio.Future[SignedRoster | None]
+
+
+def _parse_query(request: web.Request) -> _Asked:
+    """Return what the caller has; raises `Refused` for any other question."""
+    numbers: dict[str, int] = {}
+    for name, text_untrusted in request.query.items():
+        if name not in {"after", "issued"} or name in numbers:
+            raise Refused(Refusal.MALFORMED, "a roster is asked for by after and issued, once each")
+        if not _NUMBER.fullmatch(text_untrusted):
+            raise Refused(Refusal.MALFORMED, f"{name}: a whole number of at most 19 digits")
+        numbers[name] = int(text_untrusted)
+    return _Asked(numbers.get("after", 0), numbers.get("issued"))

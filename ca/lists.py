@@ -1,0 +1,193 @@
+"""The signed roster: which pods of a namespace have a live certificate, and at which addresses.
+
+::
+
+    envelope   {"payload": BASE64URL, "chain": [PEM, ...], "signature": BASE64URL}
+    payload    {"trust_domain", "namespace", "version", "issued", "next", "entries": [ENTRY, ...]}
+    ENTRY      {"pod", "service_account", "addresses", "ends"}
+
+The signature (ECDSA with SHA-256, DER) is by the first certificate of the chain, a list signer's, over `CONTEXT`
+and the payload's very bytes: nothing is written anew before it is verified. Beside `ca.messages` this is what
+`proxy` sees; parsing is as strict, and raises `MessageError` alone.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ca.messages import (
+    LAST_SECOND,
+    MOST_CERTIFICATES,
+    Address,
+    MessageError,
+    check_addresses,
+    from_base64,
+    read_object,
+    read_text,
+    read_texts,
+    to_base64,
+)
+from policy.identity import (
+    MOST_ADDRESSES,
+    IdentityError,
+    check_namespace,
+    check_pod_name,
+    check_service_account,
+    check_trust_domain,
+)
+
+CONTEXT: Final = b"tencrypt roster v1\0"
+"""Stands before the payload where it is signed: such a signature is good for nothing else."""
+
+LARGEST_ENVELOPE: Final = 1 << 20
+"""Bytes: an entry takes some 130 to 170 in base64url, so 6,000 to 8,000 fit."""
+
+MOST_ENTRIES: Final = 8192
+
+LAST_VERSION: Final = (1 << 63) - 1
+
+_LARGEST_SIGNATURE: Final = 80
+"""Bytes of ECDSA P-256 in DER, and some."""
+
+
+@dataclass(frozen=True, slots=True)
+class RosterEntry:
+    """A pod with a live certificate, which ends at ``ends`` (Unix seconds).
+
+    ``service_account`` is empty where the CA's record of the pod is older than rosters.
+    """
+
+    pod: str
+    service_account: str
+    addresses: tuple[Address, ...]
+    ends: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The pods of a namespace; ``issued``, and ``next`` until which it may be used, in Unix seconds.
+
+    Another version has other entries. Of two rosters the one of the higher `age_key` is the newer.
+    """
+
+    trust_domain: str
+    namespace: str
+    version: int
+    issued: int
+    next: int
+    entries: tuple[RosterEntry, ...]
+
+    @property
+    def age_key(self) -> tuple[int, int]:
+        """What orders rosters of one namespace: version, then when it was signed."""
+        return self.version, self.issued
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A payload with its signature and the signer's chain (PEM, leaf first, without the root)."""
+
+    payload: bytes
+    chain: tuple[str, ...]
+    signature: bytes
+
+
+def encode_roster(roster: Roster) -> bytes:
+    """Return the payload; raises `MessageError` where there are more entries than fit."""
+    if len(roster.entries) > MOST_ENTRIES:
+        raise MessageError(f"entries: at most {MOST_ENTRIES}")
+    fields = {
+        "trust_domain": roster.trust_domain,
+        "namespace": roster.namespace,
+        "version": roster.version,
+        "issued": roster.issued,
+        "next": roster.next,
+        "entries": [
+            {
+                "pod": entry.pod,
+                "service_account": entry.service_account,
+                "addresses": [str(address) for address in entry.addresses],
+                "ends": entry.ends,
+            }
+            for entry in roster.entries
+        ],
+    }
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """Return the envelope as it travels; raises `MessageError` where it is larger than any may be."""
+    fields = {
+        "payload": to_base64(envelope.payload),
+        "chain": envelope.chain,
+        "signature": to_base64(envelope.signature),
+    }
+    encoded = json.dumps(fields, separators=(",", ":")).encode()
+    if len(encoded) > LARGEST_ENVELOPE:
+        raise MessageError(f"a roster of {len(encoded)} bytes: at most {LARGEST_ENVELOPE}")
+    return encoded
+
+
+def parse_envelope(data_untrusted: bytes) -> Envelope:
+    """Return an envelope; nothing of it is verified, and its payload and certificates are of no known form yet."""
+    fields = read_object(data_untrusted, {"payload", "chain", "signature"}, LARGEST_ENVELOPE)
+    signature = from_base64(read_text(fields, "signature"))
+    if not 0 < len(signature) <= _LARGEST_SIGNATURE:
+        raise MessageError(f"signature: 1 to {_LARGEST_SIGNATURE} bytes")
+    return Envelope(
+        from_base64(read_text(fields, "payload")),
+        read_texts(fields, "chain", MOST_CERTIFICATES),
+        signature,
+    )
+
+
+def parse_roster(payload_untrusted: bytes) -> Roster:
+    """Return what a payload says; whose it is, and whether it is good now, is for the caller to judge."""
+    fields = read_object(
+        payload_untrusted,
+        {"trust_domain", "namespace", "version", "issued", "next", "entries"},
+        LARGEST_ENVELOPE,
+    )
+    entries = fields["entries"]
+    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
+        raise MessageError(f"entries: a list of at most {MOST_ENTRIES}")
+    try:
+        return Roster(
+            check_trust_domain(read_text(fields, "trust_domain")),
+            check_namespace(read_text(fields, "namespace")),
+            _number(fields, "version", LAST_VERSION),
+            _number(fields, "issued", LAST_SECOND),
+            _number(fields, "next", LAST_SECOND),
+            tuple(_entry(each) for each in entries),
+        )
+    except IdentityError as error:
+        raise MessageError(str(error)) from None
+
+
+def _entry(value: object) -> RosterEntry:
+    if not isinstance(value, dict) or value.keys() != {
+        "pod",
+        "service_account",
+        "addresses",
+        "ends",
+    }:
+        raise MessageError("an entry: an object of addresses, ends, pod, service_account")
+    account = read_text(value, "service_account")
+    return RosterEntry(
+        check_pod_name(read_text(value, "pod")),
+        check_service_account(account) if account else "",
+        _addresses(read_texts(value, "addresses", MOST_ADDRESSES)),
+        _number(value, "ends", LAST_SECOND),
+    )
+
+
+# The greater part of reading a roster, of which the next differs by a pod or two.
+_addresses = lru_cache(maxsize=MOST_ENTRIES)(check_addresses)
+
+
+def _number(fields: dict[str, object], key: str, last: int) -> int:
+    value = fields[key]
+    if type(value) is not int or not 0 < value <= last:
+        raise MessageError(f"{key}: a whole number from 1 to {last}")
+    return value
