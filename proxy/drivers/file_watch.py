@@ -18,14 +18,22 @@ async def watch(
     take: Callable[[str | OSError], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Give ``take`` the file's text, or why it cannot be read, at once and after each change; never returns."""
-    before: object = None
+    """Give ``take`` the file's text, or why it cannot be read, at once and after each change; never returns.
+
+    A change is given once two looks found the same: an editor or a shell writes in place, and a file of rules that is
+    seen empty, or cut between two of them, would say that what it is about to forbid is allowed.
+    """
+    given = before = _state(path)
+    take(_read(path))
     while True:
-        now = _state(path)
-        if now != before:
-            before = now
-            take(_read(path))
         await sleep(PACE)
+        now = _state(path)
+        if now == before != given:
+            read = _read(path)
+            if _state(path) == now:
+                given = now
+                take(read)
+        before = now
 
 
 def read_json(path: Path) -> dict[str, object] | None:

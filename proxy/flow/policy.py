@@ -1,11 +1,13 @@
 """What the rules say to a packet: only openings are judged, and answers to them pass.
 
 A TCP segment that is no opening passes where either end could have opened its connection: nothing is remembered, so a
-restart loses none, and rules that change cut at once. Of other protocols a table remembers what was opened.
+restart loses none. Rules that change cut at once what neither end may open any more; a connection that was opened one
+way lives on where the other way is still open. Of other protocols a table remembers what was opened, and the rules are
+asked again whether it still may be.
 """
 
-from collections import Counter
-from typing import Final
+from collections import Counter, OrderedDict
+from typing import Final, TypeVar
 
 from policy.identity import PodIdentity
 from policy.rules import Rules
@@ -15,6 +17,8 @@ from proxy.packet.upper import Upper, find_upper
 MOST_FLOWS: Final = 16_384
 UDP_IDLE: Final = 180.0
 OTHER_IDLE: Final = 600.0
+"""Seconds without a packet, either way, after which a flow is forgotten."""
+
 FRAGMENT_LIFE: Final = 30.0
 """Seconds (RFC 791 section 3.2 lets reassembly take as long)."""
 
@@ -29,6 +33,8 @@ _ICMP_ERRORS: Final = frozenset({(up.ICMP, 3), (up.ICMP, 11), (up.ICMP, 12)}) | 
 _ECHO_REPLIES: Final = frozenset({(up.ICMP, 0), (up.ICMPV6, 129)})
 _ECHO: Final = frozenset({(up.ICMP, 0), (up.ICMP, 8), (up.ICMPV6, 128), (up.ICMPV6, 129)})
 
+_Known = TypeVar("_Known")
+
 Audited = tuple[str, str, int, int | None]
 """Out or in, the peer's SPIFFE id, protocol and destination port of what would have been refused."""
 
@@ -41,8 +47,8 @@ class Policy:
         self._own = own
         self.replace(rules, enforce=enforce)
         self.audited: Counter[Audited] = Counter()
-        self._flows: dict[bytes, float] = {}
-        self._fragments: dict[bytes, tuple[bool, float]] = {}
+        self._flows: OrderedDict[bytes, float] = OrderedDict()
+        self._fragments: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
 
     def replace(self, rules: Rules, *, enforce: bool) -> None:
         """Judge by these rules from the next packet on."""
@@ -62,18 +68,22 @@ class Policy:
     def _passes(self, peer: PodIdentity, packet: memoryview, now: float, *, outgoing: bool) -> bool:
         upper = find_upper(packet)
         if upper.is_later:
-            known = self._fragments.get(upper.fragment)
-            return known is not None and known[0] and now < known[1]
+            return not self.enforce or self._follows(upper.fragment, now)
         allowed, port = self._judge(peer, packet, upper, now, outgoing=outgoing)
         if not allowed and not self.enforce:
-            key = ("out" if outgoing else "in", peer.uri, upper.protocol, port)
+            key = _audited(peer, upper.protocol, port, outgoing=outgoing)
             if key in self.audited or len(self.audited) < MOST_AUDITED:
                 self.audited[key] += 1
             allowed = True
         if upper.fragment:
-            _make_room(self._fragments, MOST_FRAGMENTED)
-            self._fragments[upper.fragment] = allowed, now + FRAGMENT_LIFE
+            fate = allowed, now + FRAGMENT_LIFE
+            _remember(self._fragments, upper.fragment, fate, MOST_FRAGMENTED)
         return allowed
+
+    def _follows(self, fragment: bytes, now: float) -> bool:
+        """Say whether a later fragment's first passed; one that comes before its first does not."""
+        known = self._fragments.get(fragment)
+        return known is not None and known[0] and now < known[1]
 
     def _judge(
         self, peer: PodIdentity, packet: memoryview, upper: Upper, now: float, *, outgoing: bool
@@ -94,9 +104,19 @@ class Policy:
                 return True, ports[1]
             if flags & (up.SYN | up.ACK) == up.SYN:
                 return False, ports[1]
-            return self._may(peer, protocol, ports[0], outgoing=not outgoing), ports[1]
+            return self._is_tcp_answer(peer, ports[0], outgoing=outgoing), ports[1]
         name = bytes((protocol,)) + bytes(packet[upper.at : upper.at + 4])
         return self._judge_flow(peer, packet, name, ports[1], now, outgoing=outgoing), ports[1]
+
+    def _is_tcp_answer(self, peer: PodIdentity, port: int, *, outgoing: bool) -> bool:
+        """Say whether the other end could have opened a connection to ``port``, from which a segment comes.
+
+        In audit, one that was counted could: its answers are no openings of their own.
+        """
+        opener = not outgoing
+        return self._may(peer, up.TCP, port, outgoing=opener) or (
+            not self.enforce and _audited(peer, up.TCP, port, outgoing=opener) in self.audited
+        )
 
     def _judge_portless(
         self, peer: PodIdentity, packet: memoryview, upper: Upper, now: float, *, outgoing: bool
@@ -126,16 +146,25 @@ class Policy:
     ) -> bool:
         """Let an opening pass where it may, and the answers to one."""
         source, destination = _addresses(packet)
+        ends = now + (UDP_IDLE if name[0] == up.UDP else OTHER_IDLE)
+        key = b"%d" % outgoing + name + source + destination
         if not is_answer and self._may(peer, name[0], port, outgoing=outgoing):
-            idle = UDP_IDLE if name[0] == up.UDP else OTHER_IDLE
-            key = b"%d" % outgoing + name + source + destination
-            if key not in self._flows:
-                _make_room(self._flows, MOST_FLOWS)
-            self._flows[key] = now + idle
+            _remember(self._flows, key, ends, MOST_FLOWS)
             return True
         half = (len(name) - 1) // 2
         turned = name[:1] + name[1 + half :] + name[1 : 1 + half]
-        return now < self._flows.get(b"%d" % (not outgoing) + turned + destination + source, 0.0)
+        opened = b"%d" % (not outgoing) + turned + destination + source
+        # What was opened is asked for again: rules may have changed, and an address may be another pod's now.
+        opened_port = None if port is None else name[1] << 8 | name[2]
+        if now < self._flows.get(opened, 0.0) and (
+            not self.enforce or self._may(peer, name[0], opened_port, outgoing=not outgoing)
+        ):
+            _remember(self._flows, opened, ends, MOST_FLOWS)
+            return True
+        if not (self.enforce or is_answer):
+            # It passes, so its answers will come, and are no openings of their own.
+            _remember(self._flows, key, ends, MOST_FLOWS)
+        return False
 
     def _may(self, peer: PodIdentity, protocol: int, port: int | None, *, outgoing: bool) -> bool:
         """Say whether one end may open this to the other; remembered."""
@@ -156,7 +185,13 @@ def _addresses(packet: memoryview) -> tuple[bytes, bytes]:
     return bytes(packet[8:24]), bytes(packet[24:40])
 
 
-def _make_room(table: dict[bytes, float] | dict[bytes, tuple[bool, float]], most: int) -> None:
-    """Forget what was remembered first."""
-    if len(table) >= most:
-        del table[next(iter(table))]
+def _audited(peer: PodIdentity, protocol: int, port: int | None, *, outgoing: bool) -> Audited:
+    return "out" if outgoing else "in", peer.uri, protocol, port
+
+
+def _remember(table: OrderedDict[bytes, _Known], key: bytes, value: _Known, most: int) -> None:
+    """Note what was seen now, and forget what was not seen for longest where there are more than ``most``."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)

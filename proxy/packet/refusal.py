@@ -6,6 +6,7 @@ from typing import Final
 from proxy.packet.checksum import TCP, checksum
 from proxy.packet.icmp import error_v4, error_v6, header_v4, header_v6
 from proxy.packet.transport import find_transport
+from proxy.packet.upper import ICMPV6, find_upper
 
 _TCP_HEADER: Final = Struct(">HHIIBBHHH")
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
@@ -19,6 +20,8 @@ def refuse(packet: memoryview) -> bytes | None:
     """
     transport = find_transport(packet)
     is_v4 = packet[0] >> 4 == 4
+    if not is_v4 and _is_unanswerable_v6(packet):
+        return None
     if transport is None or transport[0] != TCP:
         return error_v4(packet, 3, 13) if is_v4 else error_v6(packet, 1, 1)
     _, at, payload = transport
@@ -38,3 +41,10 @@ def refuse(packet: memoryview) -> bytes | None:
     pseudo = addresses + len(tcp).to_bytes(4, "big") + bytes((0, 0, 0, TCP))
     tcp[16:18] = checksum(pseudo + tcp).to_bytes(2, "big")
     return head + bytes(tcp)
+
+
+def _is_unanswerable_v6(packet: memoryview) -> bool:
+    """Say whether it is a later fragment, or an ICMPv6 error wherever extension headers put it (RFC 4443 2.4 (e))."""
+    upper = find_upper(packet)
+    is_error = upper.protocol == ICMPV6 and upper.at < len(packet) and packet[upper.at] < 128
+    return upper.is_later or is_error

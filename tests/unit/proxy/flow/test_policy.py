@@ -9,7 +9,6 @@ from policy.identity import PodIdentity
 from policy.rules import parse_rules
 from proxy.flow import policy as flow_policy
 from proxy.flow.policy import Policy
-from proxy.packet.refusal import refuse
 
 WEB, DB = (PodIdentity("shop.example", "shop", name) for name in ("web", "db"))
 A, B = "10.0.0.1", "10.0.0.2"
@@ -109,6 +108,32 @@ def test_answers_over_udp_pass_for_a_while_and_nothing_else_does() -> None:
     assert not db.outgoing(WEB, udp(B, A, 53, 4000), flow_policy.UDP_IDLE + 1)
 
 
+ALL_CLOSED = '[[rule]]\nto = "db"\nfrom = []\n[[rule]]\nto = "web"\nfrom = []\n'
+
+
+def test_answers_that_keep_coming_pass_though_the_opener_says_no_more() -> None:
+    db = policy(DB, TEXT + '[[rule]]\nto = "web"\nfrom = []\n')
+    assert db.incoming(WEB, udp(A, B, 4000, 53), 0)
+    for now in range(100, 1000, 100):
+        assert db.outgoing(WEB, udp(B, A, 53, 4000), now)
+    assert not db.outgoing(WEB, udp(B, A, 53, 4000), 900 + flow_policy.UDP_IDLE)
+
+
+def test_rules_that_change_cut_answers_too() -> None:
+    db = policy(DB, TEXT + '[[rule]]\nto = "web"\nfrom = []\n')
+    assert db.incoming(WEB, udp(A, B, 4000, 53), 0)
+    db.replace(parse_rules(ALL_CLOSED, "r", "shop.example", "shop"), enforce=True)
+    assert not db.outgoing(WEB, udp(B, A, 53, 4000), 1)
+
+
+def test_an_answer_by_another_pod_that_has_the_address_now_is_judged_by_its_own_name() -> None:
+    batch = PodIdentity("shop.example", "shop", "batch")
+    web = policy(WEB, '[[rule]]\nto = "web"\nfrom = []\n[[rule]]\nto = "batch"\nfrom = []\n')
+    assert web.outgoing(DB, udp(A, B, 4000, 53), 0)
+    assert web.incoming(DB, udp(B, A, 53, 4000), 1)
+    assert not web.incoming(batch, udp(B, A, 53, 4000), 1)
+
+
 @pytest.mark.parametrize(("a", "b", "request_", "reply"), [(A, B, 8, 0), (A6, B6, 128, 129)])
 def test_an_echo_reply_passes_where_its_request_did(
     a: str, b: str, request_: int, reply: int
@@ -155,6 +180,44 @@ def test_audit_counts_what_enforcing_would_refuse_and_lets_it_pass() -> None:
     assert db.audited == {("in", WEB.uri, 6, 9090): 3}
 
 
+def test_audit_counts_openings_and_not_the_answers_to_them() -> None:
+    db = policy(DB, TEXT + '[[rule]]\nto = "web"\nfrom = []\n', enforce=False)
+    for port in (4000, 4001):
+        assert db.incoming(WEB, tcp(A, B, port, 9090, SYN), 0)
+        assert db.outgoing(WEB, tcp(B, A, 9090, port, SYN | ACK), 0)
+        assert db.incoming(WEB, udp(A, B, port, 9091), 0)
+        assert db.outgoing(WEB, udp(B, A, 9091, port), 0)
+    assert db.audited == {("in", WEB.uri, 6, 9090): 2, ("in", WEB.uri, 17, 9091): 2}
+    # What db opens itself is counted, whatever was counted before.
+    assert db.outgoing(WEB, tcp(B, A, 9090, 80, SYN), 0)
+    assert db.audited["out", WEB.uri, 6, 80] == 1
+
+
+@pytest.mark.parametrize(("a", "b", "later"), [(A, B, 0x0003), (A6, B6, 0x0018)])
+def test_in_audit_a_fragment_passes_that_overtook_its_first(a: str, b: str, later: int) -> None:
+    assert policy(DB, enforce=False).incoming(WEB, ip(a, b, 17, bytes(24), later), 0)
+    assert not policy(DB).incoming(WEB, ip(a, b, 17, bytes(24), later), 0)
+
+
+def test_what_was_opened_in_audit_is_no_way_in_once_rules_are_enforced() -> None:
+    db = policy(DB, ALL_CLOSED, enforce=False)
+    assert db.incoming(WEB, udp(A, B, 4000, 9090), 0)
+    db.replace(parse_rules(ALL_CLOSED, "r", "shop.example", "shop"), enforce=True)
+    assert not db.incoming(WEB, udp(A, B, 4000, 9090), 1)
+    assert not db.outgoing(WEB, udp(B, A, 9090, 4000), 1)
+
+
+def test_a_full_table_forgets_the_flow_that_was_silent_for_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flow_policy, "MOST_FLOWS", 3)
+    db = policy(DB, TEXT + '[[rule]]\nto = "web"\nfrom = []\n')
+    for port in (4000, 4001, 4002, 4000, 4003):
+        assert db.incoming(WEB, udp(A, B, port, 53), 0)
+    answered = [db.outgoing(WEB, udp(B, A, 53, port), 1) for port in range(4000, 4004)]
+    assert answered == [True, False, True, True]
+
+
 def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow_policy, "MOST_FLOWS", 4)
     monkeypatch.setattr(flow_policy, "MOST_AUDITED", 4)
@@ -164,30 +227,3 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         db.incoming(WEB, udp(A, B, port, 54 + port), 0)
     assert len(db.audited) == 4
     assert db.incoming(WEB, udp(A, B, 19, 53), 0)
-
-
-@pytest.mark.parametrize(("a", "b"), [(A, B), (A6, B6)])
-def test_a_refusal_of_tcp_is_a_reset_that_fits(a: str, b: str) -> None:
-    answer = refuse(tcp(a, b, 4000, 80, SYN))
-    assert answer is not None
-    at = 20 if a == A else 40
-    sport, dport, sequence, acknowledged, _, flags = struct.unpack_from(">HHIIBB", answer, at)
-    assert (sport, dport, sequence, acknowledged, flags) == (80, 4000, 0, 101, RST | ACK)
-    answer = refuse(tcp(a, b, 4000, 80, ACK))
-    assert answer is not None
-    sport, dport, sequence, _, _, flags = struct.unpack_from(">HHIIBB", answer, at)
-    assert (sequence, flags) == (200, RST)
-    assert refuse(tcp(a, b, 4000, 80, RST)) is None
-
-
-@pytest.mark.parametrize(("a", "b", "wanted"), [(A, B, (3, 13)), (A6, B6, (1, 1))])
-def test_a_refusal_of_anything_else_is_icmp_prohibited(
-    a: str, b: str, wanted: tuple[int, int]
-) -> None:
-    packet = udp(a, b, 1, 2)
-    answer = refuse(packet)
-    assert answer is not None
-    at = 20 if a == A else 40
-    assert (answer[at], answer[at + 1]) == wanted
-    assert answer.endswith(bytes(packet))
-    assert refuse(icmp(a, b, wanted[0])) is None
