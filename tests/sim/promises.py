@@ -88,6 +88,8 @@ class Promises:
     def _check_told(self, error: bytes) -> None:
         """ICMP "too big" is for packets that may not be split and do not fit, and names what fits."""
         six = error[0] >> 4 == 6
+        if (error[40], error[41]) == (1, 1) if six else (error[20], error[21]) == (3, 13):
+            return  # prohibited: no session was had for it
         quoted = error[48:] if six else error[28:]
         fits = int.from_bytes(error[44:48] if six else error[24:28], "big")
         size = (
