@@ -161,6 +161,8 @@ class _Daemon:
     def _tell_event(self, event: Event) -> None:
         if isinstance(event, VerifyHeard) and self._verifier is not None:
             self._verifier.hear(event.session, event.body)
+        if isinstance(event, SessionClosed) and self._verifier is not None:
+            self._verifier.closed(event.session)
         if self._project is not None:
             self._note(self._project, event)
         event_log.tell(event)

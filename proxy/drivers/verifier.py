@@ -34,9 +34,6 @@ _PAUSE_AFTER_NONSENSE: Final = 30.0
 _LATE: Final = 0.3
 """Seconds that both ends look on after the last flow, for copies that come late."""
 
-_KNOW_EACH: Final = 0.02
-"""Seconds: a session that is made and gone in between would not be known."""
-
 _MOST_PEERS: Final = 1024
 _MOST_ENDS: Final = 8
 _HEARD: Final = 8
@@ -96,6 +93,7 @@ class Verifier:
         self._loop = asyncio.get_running_loop()
         self._asking: _Asking | None = None
         self._answering: _Answering | None = None
+        self._judge: Judge | None = None
         self._asked: asyncio.Queue[tuple[_Answering, Session, Ask]] = asyncio.Queue()
         self._free_at: dict[PairKey, float] = {}
 
@@ -141,17 +139,23 @@ class Verifier:
         asking.peer = pair_key(session.peer)
         self._refuse_outsiders(session)
         ways = _ways(self._addresses, session)
-        async with asyncio.timeout(_ASKER_SECONDS), self._watchers.one() as watcher:
+        async with asyncio.timeout(_ASKER_SECONDS):
             with self._judging() as judge:
-                look = orders.Look(_addresses(session), self._ends(session))
-                share = (await watcher.order(look, orders.Looking)).share
-                ask = Ask(asking.run, _families(ways), share)
-                ready = await self._until(asking, ask, Ready)
-                flows = orders.Flows(tuple(_flows(ways, ready)), ready.share)
-                flowed = (await watcher.order(flows, orders.AllFlowed)).flows
-                await asyncio.sleep(_LATE)
-                theirs = (await self._until(asking, End(asking.run), Report)).seen
-                ours, texts = await watcher.finish(judge)
+                async with self._watchers.one() as watcher:
+                    look = orders.Look(_addresses(session), self._ends(session))
+                    share = (await watcher.order(look, orders.Looking)).share
+                    ask = Ask(asking.run, _families(ways), share)
+                    ready = await self._until(asking, ask, Ready)
+                    flows = orders.Flows(tuple(_flows(ways, ready)), ready.share)
+                    if len(flows.flows) < len(ways):
+                        self._say(asking.peer, End(asking.run))
+                        raise _UnprovenError(
+                            f"{session.peer.pod} does not serve all of its addresses"
+                        )
+                    flowed = (await watcher.order(flows, orders.AllFlowed)).flows
+                    await asyncio.sleep(_LATE)
+                    theirs = (await self._until(asking, End(asking.run), Report)).seen
+                    ours, texts = await watcher.finish(judge)
         sides = [verdict.Side(self._pod, ours, texts), verdict.Side(session.peer.pod, theirs)]
         current = self._current(asking.peer) or session
         wall = self._loop.time() + self._table.wall_offset
@@ -161,13 +165,16 @@ class Verifier:
 
     async def _find(self, name: str) -> Session:
         """Return a session with a pod, by its name or address; called if there is none yet."""
-        for session in self._table.current.values():
-            if name in {session.peer.pod, *session.peer.address_texts()}:
-                return session
         try:
+            # First: a pod may be named like another one's address.
             packed = ip_address(name).packed
         except ValueError:
+            for session in self._table.current.values():
+                if name == session.peer.pod:
+                    return session
             raise _UnprovenError(f"no session with {name}: name one of its addresses") from None
+        if packed in self._table.current:
+            return self._table.current[packed]
         give_up = self._loop.time() + CALL_SECONDS
         self._table.connect(packed, self._loop.time())
         self._settle()
@@ -187,19 +194,16 @@ class Verifier:
     @contextlib.contextmanager
     def _judging(self) -> Iterator[Judge]:
         """Give a judge that knows every session that there is or comes, while the context lasts."""
-        judge = Judge()
-        timer: asyncio.TimerHandle
-
-        def know() -> None:
-            nonlocal timer
-            judge.know(self._table.sessions.values())
-            timer = self._loop.call_later(_KNOW_EACH, know)
-
-        know()
+        judge = self._judge = Judge(self._table.sessions)
         try:
             yield judge
         finally:
-            timer.cancel()
+            self._judge = None
+
+    def closed(self, session: Session) -> None:
+        """Remember a session that has ended, while its datagrams may have to be judged."""
+        if self._judge is not None:
+            self._judge.know((session,))
 
     async def _until(self, asking: _Asking, message: Ask | End, answer: type[T]) -> T:
         """Say ``message`` again and again until the peer gives that answer."""
@@ -265,14 +269,14 @@ class Verifier:
     async def _look(self, answering: _Answering, session: Session, ask: Ask) -> messages.Seen:
         """Look and listen until the asker says that it is over."""
         listen = tuple(a for a in self._addresses if ask.families & _bit(a.version))
-        async with self._watchers.one() as watcher:
-            look = orders.Look(_addresses(session), self._ends(session), listen, ask.share)
-            looking = await watcher.order(look, orders.Looking)
-            by_family = dict(zip((a.version for a in listen), looking.ports, strict=False))
-            four, six = by_family.get(4, (0, 0)), by_family.get(6, (0, 0))
-            answering.answer = Ready(ask.run, looking.share, (*four, *six))
-            self._say(answering.peer, answering.answer)
-            with self._judging() as judge:
+        with self._judging() as judge:
+            async with self._watchers.one() as watcher:
+                look = orders.Look(_addresses(session), self._ends(session), listen, ask.share)
+                looking = await watcher.order(look, orders.Looking)
+                by_family = dict(zip((a.version for a in listen), looking.ports, strict=False))
+                four, six = by_family.get(4, (0, 0)), by_family.get(6, (0, 0))
+                answering.answer = Ready(ask.run, looking.share, (*four, *six))
+                self._say(answering.peer, answering.answer)
                 await answering.ended.wait()
                 seen, _ = await watcher.finish(judge)
         return seen
@@ -283,7 +287,7 @@ class Verifier:
         if session is None:
             return False
         self._table.verify(session, message.encode(), self._loop.time())
-        self._settle()
+        self._loop.call_soon(self._settle)
         return True
 
     def _current(self, peer: PairKey) -> Session | None:

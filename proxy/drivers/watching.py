@@ -41,6 +41,7 @@ class Watching:
                 told = orders.parse_told(said_untrusted)
                 if isinstance(told, bytes) and judge is not None:
                     judge.take(told)
+                    await asyncio.sleep(0)
                 elif isinstance(told, answer):
                     return told
                 else:

@@ -227,7 +227,10 @@ def _let_watch(line: AgentsEnd, lookout: Lookout | None) -> None:
     """Give the daemon what it commands a watcher by; one at a time, whatever it asks for."""
     ours, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, daemons:
-        if lookout is not None and lookout.begin(ours):
+        began = lookout is not None and lookout.begin(ours)
+        # Before the daemon can send by the other end: closing the last of this one would close what it sent.
+        ours.close()
+        if began:
             line.say(WATCH, daemons.fileno())
         else:
             line.say(BUSY)

@@ -15,7 +15,7 @@ ENTRY: Final = Struct(">?H24s")
 """A datagram of a session's ports: whether it left, its size (UDP payload), and its first 24 bytes (zeros behind)."""
 
 MOST_ENTRIES: Final = 50_000
-"""Enough to judge by; those behind are looked at for canaries alone."""
+"""In each direction; what leaves behind them counts as missed, what comes is looked at for canaries alone."""
 
 OUTGOING, UDP, IPV6 = 1, 2, 4
 """Bit ``OUTGOING + UDP + IPV6`` of `Tallies.inside` says that tenc0 showed the canary that belongs there."""
@@ -82,7 +82,8 @@ class Watch:
         self._armed = False
         self.tallies = Tallies()
         self.entries = bytearray()
-        """An `ENTRY` of each of the first `MOST_ENTRIES` datagrams of sessions with the peer."""
+        """An `ENTRY` of each of the first `MOST_ENTRIES` datagrams of sessions with the peer, each way."""
+        self._room = [MOST_ENTRIES, MOST_ENTRIES]
         self.texts: dict[str, None] = {}
         """What should not have been, in words: the first few that differ."""
 
@@ -115,7 +116,7 @@ class Watch:
             source, destination = _PORTS.unpack_from(buffer, packet.at)
             here, there = (source, destination) if outgoing else (destination, source)
             other = packet.destination if outgoing else packet.source
-            if here == self._port and (other, there) in self._ends:
+            if here == self._port and (other in self._peer or (other, there) in self._ends):
                 self._keep(buffer, packet.at + _PORTS.size, packet.end, segment, outgoing=outgoing)
                 return
         if packet.protocol == 58 and packet.hops == 255 and buffer[packet.at] in _NEIGHBOURS:
@@ -129,8 +130,11 @@ class Watch:
 
     def _keep(self, buffer: bytearray, at: int, end: int, segment: int, *, outgoing: bool) -> None:
         for start in range(at, end, segment or max(end - at, 1)):
-            if len(self.entries) >= MOST_ENTRIES * ENTRY.size:
-                return
+            if not self._room[outgoing]:
+                # Nobody judges it: what leaves so proves nothing, what comes could be anybody's.
+                self.tallies.missed += outgoing
+                continue
+            self._room[outgoing] -= 1
             stop = min(start + segment, end) if segment else end
             head = bytes(buffer[start : min(start + _HEADER, stop)])
             self.entries += ENTRY.pack(outgoing, (stop - start) & 0xFFFF, head)

@@ -1,6 +1,6 @@
 """Which datagrams seen outside belong to authenticated sessions: those whose token their session's header key gives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -34,8 +34,9 @@ _HANDSHAKE_SIZES: Final = {
 class Judge:
     """Counts a watcher's `ENTRY`s by what this pod's sessions say to them."""
 
-    def __init__(self) -> None:
-        """Know no session yet."""
+    def __init__(self, live: Mapping[int, Session]) -> None:
+        """Know who is in ``live`` whenever something is to be judged; who has gone before that is told by `know`."""
+        self._live = live
         self._in: dict[int, list[Session]] = {}
         self._out: dict[int, list[Session]] = {}
         self._known: set[int] = set()
@@ -51,6 +52,7 @@ class Judge:
 
     def take(self, entries: bytes) -> None:
         """Judge whole `ENTRY`s back to back, without any change to a session."""
+        self.know(self._live.values())
         for outgoing, size, header in ENTRY.iter_unpack(entries):
             if size in _HANDSHAKE_SIZES.get(header[0], ()):
                 continue

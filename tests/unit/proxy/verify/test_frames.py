@@ -1,5 +1,6 @@
 """What a frame shows: built by hand, byte by byte."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -77,7 +78,6 @@ def test_sessions_datagrams_are_kept_at_addresses_and_behind_source_nat(*, outgo
         v4(OWN, PEER, 6, bytes(20)),
         v4(OTHER, PEER, 6, bytes(20)),
         v4(OWN, PEER, 17, udp(b"x", 53)),
-        v4(OWN, PEER, 17, udp(b"x", PORT, 53)),
         v4(OWN, PEER, 17, udp(b"x" * 40), fragment=0x2000),
         v4(OWN, PEER, 17, b"\x3c\x53"),
         v4(OWN, PEER, 1, bytes(8)),
@@ -152,12 +152,20 @@ def test_inside_each_direction_family_and_protocol_shows_its_own_canary() -> Non
     assert shown == [1 << 1, 1 << 2, 1 << 7, 1 << 4, 0, 0]
 
 
-def test_datagrams_behind_the_bound_cost_no_memory_and_are_no_leak() -> None:
+def test_datagrams_behind_the_bound_cost_no_memory_and_what_leaves_unjudged_is_missed() -> None:
     at = watch()
-    frame = v4(OWN, PEER, 17, udp(bytes(60_000)))
+    frame, back = (v4(*ends, 17, udp(bytes(60_000))) for ends in ((OWN, PEER), (PEER, OWN)))
 
-    for _ in range(60):
-        see(at, frame, segment=60)
+    for outgoing in (False, True):
+        for _ in range(60):
+            see(at, frame if outgoing else back, segment=60, outgoing=outgoing)
 
-    assert len(at.entries) == MOST_ENTRIES * ENTRY.size
-    assert at.tallies == watch().tallies
+    assert len(at.entries) == 2 * MOST_ENTRIES * ENTRY.size
+    assert at.tallies == replace(watch().tallies, missed=10_000)
+
+
+def test_answer_to_another_port_of_the_peer_is_for_the_daemon_to_judge() -> None:
+    at = see(watch(), v4(OWN, PEER, 17, udp(b"\2" * 36, PORT, 4242)))
+
+    assert not at.tallies.clear_out
+    assert entries(at) == [(True, 36, b"\2" * 24)]

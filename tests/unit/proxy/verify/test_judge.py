@@ -30,8 +30,7 @@ def judged(found: list[bytes], *, outgoing: bool = True) -> Seen:
         sealer=Sealer(KEYS, PEERS, SealingBuffer()),
         opener=Opener(KEYS),
     )
-    judge = Judge()
-    judge.know([cast("Session", session)])
+    judge = Judge({INDEX: cast("Session", session)})
     judge.take(b"".join(ENTRY.pack(outgoing, len(one), one[:24]) for one in found))
     return judge.seen(Tallies())
 
