@@ -10,6 +10,7 @@ from bench.peers.wireguard import WireGuard
 from bench.peers.yardstick import Yardstick
 from bench.work import Alone, Work
 from bench.work.bulk import Bulk
+from bench.work.dns import Dns
 from bench.work.flood import Flood
 from bench.work.handshakes import Handshakes
 from bench.work.http import Http
@@ -49,4 +50,4 @@ def all_works() -> list[Work]:
 
 def all_alone() -> list[Alone]:
     """Give every work without pods."""
-    return [Handshakes(), Start(), Sessions()]
+    return [Handshakes(), Dns(), Start(), Sessions()]

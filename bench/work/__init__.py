@@ -39,6 +39,10 @@ METRICS: Final = {
         Metric("cpu_all", "CPU a gigabyte, the whole machine", "s/GB", higher_is_better=False),
         Metric("memory", "Memory of one pod, one session", "MB", higher_is_better=False, digits=1),
         Metric("handshakes", "Handshakes, both ends on one core", "1/s", digits=0),
+        Metric("dns_rate", "DNS answers, 32 asked for at once", "1/s", digits=0),
+        Metric("dns_cpu", "CPU an answer, the DNS proxy", "us", higher_is_better=False, digits=0),
+        Metric("dns_p50", "DNS answer, p50", "us", higher_is_better=False, digits=0),
+        Metric("dns_p99", "DNS answer, p99", "us", higher_is_better=False, digits=0),
         Metric("start", "First protected packet after start", "s", higher_is_better=False),
         Metric(
             "memory300", "Memory of one pod, 350 sessions", "MB", higher_is_better=False, digits=1

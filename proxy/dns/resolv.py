@@ -9,6 +9,7 @@ MOST_RESOLVERS: Final = 3
 """What glibc looks at (MAXNS)."""
 
 _MARK: Final = "# tencrypt: "
+_OURS: Final = "nameserver 127.0.0."
 
 
 class ResolvError(ValueError):
@@ -18,7 +19,7 @@ class ResolvError(ValueError):
 def parse_resolvers(text_untrusted: str) -> tuple[Address, ...]:
     """Return the nameservers in their order, each once; those that `diverted` set aside count instead of ours."""
     found: list[Address] = []
-    for line in restored(text_untrusted).splitlines():
+    for line in restored(text_untrusted).split("\n"):
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver":
             found.append(_address(words[1]))
@@ -40,22 +41,27 @@ def _address(text: str) -> Address:
 def diverted(text: str) -> str:
     """Return the text with our listeners (127.0.0.1, 127.0.0.2, ...) in the place of its nameservers."""
     lines, number = [], 0
-    for line in restored(text).splitlines():
-        if line.split()[:1] != ["nameserver"]:
+    for line in restored(text).split("\n"):
+        if not _names_one(line):
             lines.append(line)
             continue
-        lines.append(f"{_MARK}{line}")
         number += 1
         if number <= MOST_RESOLVERS:
-            lines.append(f"nameserver 127.0.0.{number}  {_MARK.strip()}")
-    return "".join(f"{line}\n" for line in lines)
+            lines.append(f"{_OURS}{number}  {_MARK.strip()}")
+        lines.append(f"{_MARK}{line}")
+    return "\n".join(lines)
 
 
 def restored(text: str) -> str:
     """Return the text as it was before `diverted`, with whatever else has been written into it since."""
     lines = []
-    for line in text.splitlines():
-        if line.endswith(f"  {_MARK.strip()}"):
+    for line in text.split("\n"):
+        if line.startswith(_OURS) and line.endswith(f"  {_MARK.strip()}"):
             continue
-        lines.append(line.removeprefix(_MARK))
-    return "".join(f"{line}\n" for line in lines)
+        before = line.removeprefix(_MARK)
+        lines.append(before if _names_one(before) else line)
+    return "\n".join(lines)
+
+
+def _names_one(line: str) -> bool:
+    return line.split()[:1] == ["nameserver"]

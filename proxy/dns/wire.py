@@ -18,6 +18,7 @@ NOERROR, SERVFAIL = 0, 2
 HEADER: Final = Struct("!6H")
 _TYPE_CLASS: Final = Struct("!2H")
 _ANSWER, _OPCODE, _RECURSE, _CAN_RECURSE, _RCODE = 0x8000, 0x7800, 0x0100, 0x0080, 0x000F
+_TRUNCATED: Final = 0x0200
 _LONGEST_LABEL: Final = 63
 _LONGEST_NAME: Final = 255
 """Bytes of a name, its lengths and its closing zero included."""
@@ -81,6 +82,23 @@ def rcode(answer: bytes) -> int:
     """Return the response code of a message that is long enough to have one (without EDNS' upper bits)."""
     flags: int = HEADER.unpack_from(answer)[1]
     return flags & _RCODE
+
+
+def records(data: bytes) -> int:
+    """Return how many records a message says it has, in all sections; 0 for what is no message."""
+    return sum(HEADER.unpack_from(data)[3:]) if len(data) >= HEADER.size else 0
+
+
+def is_truncated(answer: bytes) -> bool:
+    """Say whether an answer that `matches` bids the program come back by TCP (RFC 2181 section 9)."""
+    flags: int = HEADER.unpack_from(answer)[1]
+    return bool(flags & _TRUNCATED)
+
+
+def without_records(answer: bytes, query: Query) -> bytes:
+    """Return an answer that `matches` as far as its question."""
+    number, flags, *_ = HEADER.unpack_from(answer)
+    return HEADER.pack(number, flags, 1, 0, 0, 0) + query.question
 
 
 def renumbered(data: bytes, number: int) -> bytes:

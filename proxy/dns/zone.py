@@ -40,7 +40,10 @@ class Zone:
         self._cluster = cluster_domain
 
     def owner(self, name: str) -> Owner:
-        """Return whose a name (lower case, without final dot) is."""
+        """Return whose a name (lower case, without final dot, a dot inside a label escaped) is."""
+        # One label "x.cluster" before "local" would read like two. No name of Kubernetes has such.
+        if "\\" in name:
+            return Owner.OUTSIDE
         if any(name == own or name.endswith(f".{own}") for own in self._own):
             return Owner.PROJECT
         if name == self._cluster or name.endswith(f".{self._cluster}"):

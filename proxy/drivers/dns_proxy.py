@@ -7,7 +7,7 @@ question's letters. TCP is `proxy.drivers.dns_stream`'s.
 import asyncio
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -22,7 +22,10 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 MOST_UNDER_WAY: Final = 512
 PATIENCE: Final = 5.0
-"""Seconds that an answer is waited for; programs ask again after as many."""
+"""Seconds that an answer is waited for, and then until it is heeded; programs ask again after as many."""
+
+OWN_PATIENCE: Final = 2.0
+"""Seconds that a question of our own waits before the next resolver is asked: packets wait for its answer."""
 
 DNS_PORT: Final = 53
 _LARGEST: Final = 65_535
@@ -102,8 +105,8 @@ class DnsProxy:
 
     @property
     def under_way(self) -> int:
-        """How many queries wait for an answer."""
-        return len(self._pending)
+        """How many queries wait for an answer, or for that to be heeded."""
+        return len(self._pending) + len(self._tasks)
 
     async def ask(self, name: str, kind: int) -> bytes | None:
         """Return the answer to a question of our own, once heeded; each resolver in turn. None: nobody answers.
@@ -120,7 +123,11 @@ class DnsProxy:
                     future.set_result(data)
 
             self._forward(way, query, parsed, take)
-            data = await future
+            try:
+                async with asyncio.timeout(OWN_PATIENCE):
+                    data = await future
+            except TimeoutError:
+                continue
             if data is not None and wire.rcode(data) != wire.SERVFAIL:
                 return data
         return None
@@ -154,15 +161,23 @@ class DnsProxy:
         self, way: Way, data: bytes, query: Query, answer: Callable[[bytes | None], None]
     ) -> None:
         """Ask the resolver by a new socket, whose port the kernel chooses at random."""
-        if len(self._pending) >= MOST_UNDER_WAY:
+        if self.under_way >= MOST_UNDER_WAY:
+            self.drops[Drop.DNS_FULL] += 1
+            if not self._pending:  # an answer that is being heeded is not given up for a question
+                answer(None)
+                return
             oldest = next(iter(self._pending.values()))
             self._end(oldest)
-            self.drops[Drop.DNS_FULL] += 1
             oldest.answer(None)
         address, port = way.resolver
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         number = secrets.randbits(16)
-        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no more of them
+            self.drops[Drop.SOCKET] += 1
+            answer(None)
+            return
         try:
             opened.connect((str(address), port))
             opened.send(wire.renumbered(data, number))
@@ -192,33 +207,66 @@ class DnsProxy:
         self._heed(pending, data)
 
     def _heed(self, pending: _Pending, data: bytes) -> None:
-        if pending.query.type not in _HEEDED or wire.rcode(data) != wire.NOERROR:
-            pending.answer(data)
-            return
         verdict = self.hear(pending.query, data)
         if isinstance(verdict, bool):
-            pending.answer(data if verdict else None)
+            self._answer(pending, data, heeded=verdict)
             return
         task = asyncio.ensure_future(verdict)  # noqa: TID251 - kept until it is done, cancelled by `stop`
         self._tasks.add(task)
 
         def done(task: asyncio.Future[bool]) -> None:
             self._tasks.discard(task)
-            heeded = not task.cancelled() and task.exception() is None and task.result()
-            pending.answer(data if heeded else None)
+            self._answer(pending, data, heeded=not task.cancelled() and task.result())
 
         task.add_done_callback(done)
 
-    def hear(self, query: Query, data: bytes) -> bool | Awaitable[bool]:
-        """Tell of an answer; one that nobody can read is kept from programs too."""
+    def _answer(self, pending: _Pending, data: bytes, *, heeded: bool) -> None:
+        if heeded:
+            pending.answer(data)
+        elif wire.is_truncated(data):
+            # What is cut off cannot always be read: by TCP the program gets it whole, or a refusal.
+            pending.answer(wire.without_records(data, pending.query))
+        else:
+            pending.answer(None)
+
+    def hear(self, query: Query, data: bytes) -> bool | Coroutine[None, None, bool]:
+        """Tell of an answer that can matter; say whether programs may have it. One that nobody can read they may not.
+
+        Raises nothing, and neither does what is to be awaited.
+        """
+        if query.type not in _HEEDED or wire.rcode(data) != wire.NOERROR:
+            return True
         try:
             verdict = self.heard(query, data)
-        except Dropped as dropped:
-            self.drops[dropped.reason] += 1
+        except Exception as error:  # noqa: BLE001 - told below
+            self._refuse(error)
             return False
-        if verdict is False:
+        if not isinstance(verdict, bool):
+            return self._patiently(verdict)
+        if not verdict:
             self.drops[Drop.DNS_REFUSED] += 1
         return verdict
+
+    async def _patiently(self, verdict: Awaitable[bool]) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                heeded = await verdict
+        except Exception as error:  # noqa: BLE001 - told below
+            self._refuse(error)
+            return False
+        if not heeded:
+            self.drops[Drop.DNS_REFUSED] += 1
+        return heeded
+
+    def _refuse(self, error: Exception) -> None:
+        """Count why an answer cannot be heeded; what is a bug is told as one, and ends nothing but this answer."""
+        if isinstance(error, Dropped):
+            self.drops[error.reason] += 1
+            return
+        self.drops[Drop.DNS_REFUSED] += 1
+        if not isinstance(error, TimeoutError):
+            told = {"message": "a DNS answer", "exception": error}
+            self._loop.call_exception_handler(told)
 
     def _end(self, pending: _Pending) -> None:
         del self._pending[pending.socket]

@@ -113,15 +113,8 @@ class _Link:
             if query is None or not wire.matches(data, number, query.question):
                 raise Dropped(Drop.DNS_FORGED)
             del self.asked[number]
-            verdict = True
-            if wire.rcode(data) == wire.NOERROR and query.type in {
-                wire.A,
-                wire.AAAA,
-                wire.PTR,
-                wire.ANY,
-            }:
-                told = self._proxy.hear(query, data)
-                verdict = told if isinstance(told, bool) else await told
+            told = self._proxy.hear(query, data)
+            verdict = told if isinstance(told, bool) else await told
             asked = wire.HEADER.pack(query.id, 0x0100, 1, 0, 0, 0)
             await self._send(writer, data if verdict else wire.refusal(query, asked))
             if self._ended and not self.asked:

@@ -34,7 +34,9 @@ class KernelSets:
     @property
     def is_settled(self) -> bool:
         """Whether the kernel has all that the membership says; cheap where nothing has changed."""
-        if self._changed and not self._turn.locked():
+        if self._turn.locked():  # what is on its way is not there yet
+            return False
+        if self._changed:
             self._changed = (
                 self._wanted() != self._held or self._members.bypassed() != self._bypassed
             )
@@ -43,24 +45,30 @@ class KernelSets:
     async def settle(self) -> bool:
         """Order what is missing, members before bypasses; say whether the kernel has it."""
         async with self._turn:
-            self._changed = False
-            wanted, bypassed = self._wanted(), self._members.bypassed()
-            more, less = wanted - self._held, self._held - wanted
-            done = True
-            if more:
-                done = await self._client.with_addresses("+member", more)
-                self._held |= more if done else set()
-            ended = self._bypassed.keys() - bypassed.keys()
-            if ended:
-                await self._client.with_addresses("-bypass", ended - wanted)
-            for address, ends in bypassed.items():
-                if self._bypassed.get(address, 0.0) < ends:
-                    done &= await self._bypass(address, ends)
-            self._bypassed = bypassed
-            if less and await self._client.with_addresses("-member", less):
-                self._held -= less
-            self._changed |= not done
+            self._changed, done = False, False
+            try:
+                done = await self._order()
+            finally:  # whoever waited may be cancelled, as by a program that hangs up
+                self._changed |= not done
             return done
+
+    async def _order(self) -> bool:
+        wanted, bypassed = self._wanted(), self._members.bypassed()
+        more, less = wanted - self._held, self._held - wanted
+        done = True
+        if more:
+            done = await self._client.with_addresses("+member", more)
+            self._held |= more if done else set()
+        ended = self._bypassed.keys() - bypassed.keys()
+        if ended:
+            await self._client.with_addresses("-bypass", ended - wanted)
+        for address, ends in bypassed.items():
+            if self._bypassed.get(address, 0.0) < ends:
+                done &= await self._bypass(address, ends)
+        self._bypassed = bypassed
+        if less and await self._client.with_addresses("-member", less):
+            self._held -= less
+        return done
 
     async def freshen(self, seconds: float) -> bool:
         """Let clear pass to the ranges for so long: where encryption is permissive, and all members are held."""

@@ -73,6 +73,7 @@ def query_seeds() -> list[bytes]:
 def resolv(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     before = restored(text)
+    assert restored(before) == before
     assert restored(diverted(before)) == before
     parse_resolvers(text)
 

@@ -4,6 +4,8 @@ from mutants.mutant import Mutant
 
 ORDERS = "tests/unit/proxy/netagent/test_orders.py"
 DNS = "tests/unit/proxy/drivers/test_dns_proxy.py"
+BOUNDS = "tests/unit/proxy/drivers/test_dns_bounds.py"
+KERNEL = "tests/unit/proxy/drivers/test_kernel_sets.py"
 POLICY = "tests/unit/proxy/flow/test_policy.py"
 
 MUTANTS = [
@@ -76,6 +78,34 @@ MUTANTS = [
         "if rrset.name not in chain:",
         "if False:",
         "tests/unit/proxy/dns/test_answers.py::test_records_beside_the_question_do_not_count",
+    ),
+    Mutant(
+        "a label with a dot as two",
+        "proxy/dns/zone.py",
+        'if "\\\\" in name:',
+        "if False:",
+        "tests/unit/proxy/dns/test_answers.py::test_a_dot_inside_a_label_makes_no_name_of_the_cluster",
+    ),
+    Mutant(
+        "answers that wait without bound",
+        "proxy/drivers/dns_proxy.py",
+        "return len(self._pending) + len(self._tasks)",
+        "return len(self._pending)",
+        f"{BOUNDS}::test_answers_that_wait_to_be_heeded_are_bounded_and_none_is_let_out_for_it",
+    ),
+    Mutant(
+        "an answer while the kernel is being told",
+        "proxy/drivers/kernel_sets.py",
+        "if self._turn.locked():",
+        "if False:",
+        f"{KERNEL}::test_what_is_on_its_way_to_the_kernel_is_not_there_yet",
+    ),
+    Mutant(
+        "an order broken off and forgotten",
+        "proxy/drivers/kernel_sets.py",
+        "self._changed |= not done",
+        "pass",
+        f"{KERNEL}::test_an_order_that_was_broken_off_is_given_again",
     ),
     Mutant(
         "rules that let everything in",

@@ -72,6 +72,22 @@ def test_interrupted_run_tells_what_it_has_and_leaves_nothing(
     assert not left_by(started)
 
 
+def test_dns_is_measured_directly_and_through_the_proxy(tmp_path: Path) -> None:
+    command = [*COMMAND, "--rounds", "1", "--seconds", "1", "--work", "dns", "--peers", "plain"]
+
+    done = run([*command, "--out", tmp_path], env={**os.environ, "PYTHONPATH": str(TREE)})
+
+    told = json.loads((tmp_path / "bench.json").read_text())
+    measured = {(entry["metric"], entry["peer"]): entry["median"] for entry in told["results"]}
+    contestants = {"dnsmasq alone", "tencrypt", "tencrypt-new-answers"}
+    for metric in ("dns_rate", "dns_p50", "dns_p99"):
+        assert {peer for key, peer in measured if key == metric} == contestants
+    assert measured["dns_cpu", "tencrypt"] > 0
+    assert min(measured.values()) > 0
+    assert not told["missing"]
+    assert "DNS answer, p50, us" in done.stdout
+
+
 def test_peer_that_cannot_be_had_is_named(tmp_path: Path) -> None:
     # No compiler on PATH, and nothing compiled before.
     environment = {

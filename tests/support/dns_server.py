@@ -1,13 +1,14 @@
 """A real DNS server, dnsmasq, with the records that a test wants; and one that lies."""
 
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from support.processes import Process
+from support.processes import HarnessError, Process
 
 DNS_PORT: Final = 53
 
@@ -37,12 +38,27 @@ def dnsmasq_command(
     return ["dnsmasq", f"--conf-file={configuration}"]
 
 
+def free_port() -> int:
+    """Give a port of 127.0.0.1 that is free for UDP and TCP.
+
+    It lies below those that the kernel gives to clients: of these, a free UDP port is often a TCP client's.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.socket() as stream,
+            contextlib.suppress(OSError),
+        ):
+            datagrams.bind(("127.0.0.1", port))
+            stream.bind(("127.0.0.1", port))
+            return port
+    raise HarnessError("no free port on 127.0.0.1")
+
+
 @contextlib.contextmanager
 def dnsmasq_here(directory: Path, records: Sequence[str]) -> Iterator[int]:
     """Serve on 127.0.0.1 of this namespace; yields the port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     process = Process(dnsmasq_command("127.0.0.1", port, records, directory), directory / "dnsmasq")
     try:
         process.wait_until("its socket", lambda: _serves(port))

@@ -1,5 +1,6 @@
 """Whose address an answer gives: by the owner of the record, along the chain of aliases."""
 
+import tracemalloc
 from ipaddress import ip_address
 
 import dns.flags
@@ -43,6 +44,8 @@ def facts(data: bytes) -> list[Fact]:
         ("shop.svc.cluster.localhost", Owner.OUTSIDE),
         ("web.shop", Owner.OUTSIDE),
         ("", Owner.OUTSIDE),
+        (r"x\.shop.svc.cluster.local", Owner.OUTSIDE),  # one label "x.shop"
+        (r"x\.cluster.local", Owner.OUTSIDE),
     ],
 )
 def test_whose_a_name_is(name: str, owner: Owner) -> None:
@@ -72,6 +75,39 @@ def test_an_alias_of_the_world_to_the_project_is_the_projects() -> None:
 def test_records_beside_the_question_do_not_count() -> None:
     data = answer("a.example", "A", ("a.example", "A", "192.0.2.1"), (WEB, "A", "192.0.2.2"))
     assert [fact.address for fact in facts(data)] == [ip_address("192.0.2.1").packed]
+
+
+def test_a_dot_inside_a_label_makes_no_name_of_the_cluster() -> None:
+    [fact] = facts(answer(r"x\.cluster.local", "A", (r"x\.cluster.local", "A", "10.0.0.2")))
+    assert fact.owner is Owner.OUTSIDE
+
+
+def many(count: int) -> bytes:
+    return answer(WEB, "A", *((WEB, "A", str(ip_address(0x0A000000 + n))) for n in range(count)))
+
+
+def test_more_records_than_are_worth_reading_are_refused_unread() -> None:
+    assert len(read_answer(many(512)).addresses) == 512
+    with pytest.raises(Dropped) as caught:
+        read_answer(many(513))
+    assert caught.value.reason is Drop.DNS_MALFORMED
+    # Whatever section they are in, and whether or not they are there.
+    lying = bytearray(many(1))
+    lying[10:12] = (512).to_bytes(2, "big")
+    with pytest.raises(Dropped, match="too many"):
+        read_answer(bytes(lying))
+
+
+def test_large_answers_do_not_stay_in_memory() -> None:
+    begin = many(1)
+    tracemalloc.start()
+    try:
+        for number in range(600):
+            read_answer(begin + number.to_bytes(2, "big") + bytes(60_000))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2_000_000
 
 
 def test_a_loop_of_aliases_ends() -> None:

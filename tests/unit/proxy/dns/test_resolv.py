@@ -49,6 +49,20 @@ def test_what_was_rewritten_comes_back_whole(lines: list[str]) -> None:
     assert restored(diverted(text) + "options timeout:1\n") == text + "options timeout:1\n"
 
 
+@given(st.text(alphabet="namesrv 12.\r\n\t\x0c\x85\u2028#;", max_size=60), st.booleans())
+def test_whatever_stood_there_comes_back_to_the_letter(text: str, named: bool) -> None:  # noqa: FBT001 - drawn
+    text = f"{text}\nnameserver 10.0.0.1" if named else text
+    assert restored(text) == text
+    assert restored(diverted(text)) == text
+    assert restored(diverted(diverted(text))) == text
+
+
+def test_a_comment_of_somebody_else_stays_a_comment() -> None:
+    text = "# tencrypt: read the manual\nnameserver 10.0.0.1  # tencrypt:\n"
+    assert restored(text) == text
+    assert restored(diverted(text)) == text
+
+
 def test_the_file_is_rewritten_in_place_and_put_back(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text(POD, encoding="ascii")

@@ -2,9 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,17 +11,13 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from support.dns_proxied import WEB, ask, forged, proxied, texts
 from support.dns_server import dnsmasq_here, liar
 
 from proxy.dns import wire
 from proxy.dns.answers import read_answer
-from proxy.dns.wire import Query
-from proxy.drivers import dns_proxy
-from proxy.drivers.dns_proxy import DnsProxy, listen
-from proxy.drivers.dns_stream import DnsStreams
-from proxy.drops import Drop, Drops
+from proxy.drops import Drop
 
-WEB = "web.shop.svc.cluster.local"
 MANY = "many.shop.svc.cluster.local"
 RECORDS = (
     f"host-record={WEB},10.0.0.2,fd00::2",
@@ -31,57 +25,6 @@ RECORDS = (
     *(f"host-record={MANY},10.1.{n}.1" for n in range(100)),
     f"txt-record=long.example,{'x' * 200},{'y' * 200},{'z' * 200},{'w' * 200}",
 )
-
-
-@dataclass
-class Told:
-    """What the proxy told of, and what it is answered."""
-
-    verdict: bool | Awaitable[bool] = True
-    answers: list[tuple[Query, bytes]] = field(default_factory=list)
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __call__(self, query: Query, data: bytes) -> bool | Awaitable[bool]:
-        self.answers.append((query, data))
-        self.heard.set()
-        read_answer(data)
-        return self.verdict
-
-
-@dataclass
-class Served:
-    """A proxy before a server."""
-
-    proxy: DnsProxy
-    port: int
-    told: Told
-    drops: Drops
-
-
-@asynccontextmanager
-async def proxied(*servers: int) -> AsyncIterator[Served]:
-    told, drops = Told(), Drops()
-    ways = [listen("127.0.0.1", 0, (ip_address("127.0.0.1"), port)) for port in servers]
-    proxy = DnsProxy(ways, told, drops)
-    proxy.start()
-    try:
-        async with DnsStreams(proxy).serve():
-            yield Served(proxy, ways[0].datagrams.getsockname()[1], told, drops)
-    finally:
-        proxy.stop()
-
-
-async def ask(
-    port: int, name: str, kind: str = "A", *, tcp: bool = False, seconds: float = 5
-) -> dns.message.Message:
-    """Ask as a program does."""
-    query = dns.message.make_query(name, kind, use_edns=0, payload=1232)
-    how = dns.query.tcp if tcp else dns.query.udp
-    return await asyncio.to_thread(how, query, "127.0.0.1", port=port, timeout=seconds)
-
-
-def texts(answer: dns.message.Message) -> set[str]:
-    return {str(record) for rrset in answer.answer for record in rrset}
 
 
 @pytest.mark.parametrize("tcp", [False, True])
@@ -158,15 +101,6 @@ async def test_an_answer_waits_until_it_was_heeded(tmp_path: Path) -> None:
             ]
 
 
-def forged(data: bytes, **changed: object) -> bytes:
-    """Make an answer with an address of the forger's."""
-    made = dns.message.make_response(dns.message.from_wire(data))
-    made.answer = [dns.rrset.from_text(f"{WEB}.", 30, "IN", "A", "192.0.2.66")]
-    for key, value in changed.items():
-        setattr(made, key, value)
-    return made.to_wire()
-
-
 async def test_forged_answers_are_counted_and_the_right_one_is_waited_for() -> None:
     def answering(data: bytes, asker: tuple[str, int]) -> Sequence[bytes]:
         query = dns.message.from_wire(data)
@@ -236,25 +170,6 @@ async def test_a_server_that_is_away_is_told_at_once_and_the_next_is_asked(tmp_p
             assert read_answer(data).names[0][0] == WEB
             with pytest.raises(ValueError, match="domain name"):
                 await served.proxy.ask("x" * 70, wire.A)
-
-
-async def test_queries_without_answer_are_bounded_and_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(dns_proxy, "MOST_UNDER_WAY", 8)
-    monkeypatch.setattr(dns_proxy, "PATIENCE", 0.2)
-    with liar(lambda _data, _asker: ()) as server:
-        async with proxied(server) as served:
-            loop = asyncio.get_running_loop()
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
-                program.setblocking(False)  # noqa: FBT003 - the standard library's signature
-                program.connect(("127.0.0.1", served.port))
-                for number in range(20):
-                    program.send(wire.make_query(number, WEB, wire.A))
-                answers = [await loop.sock_recv(program, 512) for _ in range(20)]
-            assert {wire.rcode(answer) for answer in answers} == {wire.SERVFAIL}
-            assert served.drops[Drop.DNS_FULL] == 12
-            assert served.proxy.under_way == 0
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"\0", b"\0\x0c" + bytes(12), b"\xff\xff" + bytes(70)])
