@@ -271,6 +271,7 @@ class _Daemon:
             table=table,
             drops=self._drops,
             settle=pump.settle,
+            hold=project.kernel.settle,
         )
         rekey = partial(self._rekey, table, pump)
         serving = admin.serve(

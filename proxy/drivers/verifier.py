@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, TypeVar
@@ -85,11 +85,15 @@ class Verifier:
         table: SessionTable,
         drops: Drops,
         settle: Callable[[], None],
+        hold: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Serve ``pod`` at its own ``addresses``; ``settle`` sends what waits."""
+        """Serve ``pod`` at its own ``addresses``; ``settle`` sends what waits.
+
+        ``hold`` says whether the kernel refuses in clear all that is a member, and first has it do so.
+        """
         self._on, self._pod, self._addresses, self._members = on, pod, addresses, members
         self._watchers, self._table, self._drops = watchers, table, drops
-        self._settle = settle
+        self._settle, self._hold = settle, hold
         self._loop = asyncio.get_running_loop()
         self._asking: _Asking | None = None
         self._answering: _Answering | None = None
@@ -137,7 +141,7 @@ class Verifier:
     async def _verify(self, name: str, asking: _Asking) -> JsonObject:
         session = await self._find(name)
         asking.peer = pair_key(session.peer)
-        self._refuse_outsiders(session)
+        await self._refuse_outsiders(session)
         ways = _ways(self._addresses, session)
         async with asyncio.timeout(_ASKER_SECONDS):
             with self._judging() as judge:
@@ -184,12 +188,18 @@ class Verifier:
             await asyncio.sleep(_AGAIN / 10)
         return self._table.current[packed]
 
-    def _refuse_outsiders(self, session: Session) -> None:
-        """Refuse what a peer's certificate names and our settings do not: it is reached in clear, and no leak."""
+    async def _refuse_outsiders(self, session: Session) -> None:
+        """Refuse what watchers may not look at, and where the kernel does not hold what we know."""
         for address in _addresses(session):
+            whose = f"{address} is {session.peer.pod}'s and"
             if address.packed not in self._members:
-                text = f"{address} is {session.peer.pod}'s and no member here: traffic to it is not protected"
-                raise _UnprovenError(text)
+                raise _UnprovenError(f"{whose} no member here: traffic to it is not protected")
+            if not self._members.in_settings(address.packed):
+                raise _UnprovenError(
+                    f"{whose} in none of members and cluster_ranges: nobody may look"
+                )
+        if not await self._hold():
+            raise _UnprovenError("the net agent does not hold all members: see its log")
 
     @contextlib.contextmanager
     def _judging(self) -> Iterator[Judge]:
@@ -268,6 +278,8 @@ class Verifier:
 
     async def _look(self, answering: _Answering, session: Session, ask: Ask) -> messages.Seen:
         """Look and listen until the asker says that it is over."""
+        if not await self._hold():
+            raise WatcherGoneError("the net agent does not hold all members")
         listen = tuple(a for a in self._addresses if ask.families & _bit(a.version))
         with self._judging() as judge:
             async with self._watchers.one() as watcher:

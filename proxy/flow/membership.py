@@ -95,6 +95,10 @@ class Membership:
         """Say whether an address is a member."""
         return self.judge(address).kind is Kind.MEMBER
 
+    def in_settings(self, address: bytes) -> bool:
+        """Say whether an address lies in the settings' members or ranges: where the net agent lets others look."""
+        return _among(ip_address(address), (*self._members, *self._ranges)) is not None
+
     def in_ranges(self, address: bytes) -> bool:
         """Say whether an address lies in the cluster's ranges."""
         return _among(ip_address(address), self._ranges) is not None

@@ -180,7 +180,10 @@ def standing(settings: NetSettings, notes: Iterable[str]) -> NetSettings:
 
 
 def _rules(settings: NetSettings) -> Iterator[Rule]:
-    for version in sorted({one.version for one in (*settings.members, *settings.ranges)}):
+    inside = {one.version for one in (*settings.members, *settings.ranges)}
+    # Of each own address too: a member of that family may be found while all runs.
+    own = {address.version for address in settings.addresses} if inside else set[int]()
+    for version in sorted(inside | own):
         if settings.dns_bypass:
             mark = BYPASS_MARK, MARK_MASK
             yield Rule(version, BYPASS_PREFERENCE, MAIN, mark=mark)

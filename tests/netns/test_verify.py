@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.capture import Taps
+from support.exchanges import leaks, udp
 from support.namespaces import Fabric, Pod
 from support.processes import run, wait_for
 from support.project import Project
@@ -244,18 +246,24 @@ def test_peer_that_nobody_knows_is_one_clear_line(project: Project) -> None:
     assert (code, answer["reasons"]) == (6, [said])
 
 
-def test_member_that_our_settings_do_not_know_is_told_as_unprotected(fabric: Fabric) -> None:
+def test_member_that_our_settings_do_not_know_is_protected_and_not_proven(fabric: Fabric) -> None:
     project = Project(fabric, {"verify": "project"})
     everybody, project.members = project.members, [fabric["nginx1"].ipv4, fabric["nginx2"].ipv4]
     project.start("nginx1")
     project.members = everybody
     project.start("nginx2")
+    one, two = fabric["nginx1"], fabric["nginx2"]
 
-    code, answer = project["nginx1"].verify(fabric["nginx2"].ipv4)
+    code, answer = project["nginx1"].verify(two.ipv4)
 
     (reason,) = answer["reasons"]
     assert code == 6
-    assert reason.startswith(f"{fabric['nginx2'].ipv6} is nginx2's and no member here")
+    assert reason.startswith(f"{two.ipv6} is nginx2's and in none of members and cluster_ranges")
+    # The session's certificate names it: the kernel refuses it in clear from then on.
+    wait_for("the order", lambda: project["nginx1"].status()["project"]["kernel_settled"])
+    taps = Taps.everywhere(fabric)
+    udp(one, two, "ipv6", b"canary-of-the-other-family")
+    assert not leaks(taps.stop(), b"canary-of-the-other-family")
 
 
 def test_only_the_lookout_may_look_and_nobody_stays(project: Project, fabric: Fabric) -> None:
