@@ -39,6 +39,8 @@ class Answer:
     addresses: tuple[Named, ...] = ()
     names: tuple[tuple[str, int], ...] = ()
     """What an address is called (PTR), and for how many seconds."""
+    chain: tuple[str, ...] = ()
+    """The question's name and what it is an alias of, in that order."""
 
 
 def read_answer(data_untrusted: bytes) -> Answer:
@@ -67,13 +69,13 @@ def _read(data_untrusted: bytes) -> Answer:
                 addresses.append((owner, _packed(record), rrset.ttl))
             elif isinstance(record, PTR):
                 names.append((_text(record.target), rrset.ttl))
-    return Answer(tuple(addresses), tuple(names))
+    return Answer(tuple(addresses), tuple(names), tuple(map(_text, chain)))
 
 
 _remembered = lru_cache(maxsize=_MOST_READ)(_read)
 
 
-def _chain(message: dns.message.Message) -> set[dns.name.Name]:
+def _chain(message: dns.message.Message) -> list[dns.name.Name]:
     """Return the question's name and all that it is an alias of, here."""
     aliases = {
         rrset.name: record.target
@@ -82,12 +84,12 @@ def _chain(message: dns.message.Message) -> set[dns.name.Name]:
         if isinstance(record, CNAME)
     }
     name = message.question[0].name
-    chain = {name}
+    chain = [name]
     for _ in range(_LONGEST_CHAIN):
         if name not in aliases:
             break
         name = aliases[name]
-        chain.add(name)
+        chain.append(name)
     return chain
 
 

@@ -51,9 +51,17 @@ class Zone:
         return Owner.OUTSIDE
 
     def facts(self, answer: Answer) -> Iterator[Fact]:
-        """Yield what the addresses of an answer are; the record's own name counts, not the one asked for."""
+        """Yield what the addresses of an answer are.
+
+        The project's, once any name on the way to them is: else a forged alias would lead a name of the zone out of it,
+        and its traffic into the clear. Of other answers the record's own name counts, not the one asked for.
+        """
+        ours = next((name for name in answer.chain if self.owner(name) is Owner.PROJECT), None)
         for name, address, ttl in answer.addresses:
-            yield Fact(address, self.owner(name), name, ttl)
+            if ours is not None:
+                yield Fact(address, Owner.PROJECT, ours, ttl)
+            else:
+                yield Fact(address, self.owner(name), name, ttl)
 
     def name_of(self, answer: Answer) -> tuple[str, int] | None:
         """Return the project's name that an answer gives to the address asked for, with its seconds."""

@@ -144,6 +144,22 @@ def test_a_zones_name_with_an_address_outside_is_refused_and_never_clear(cluster
     assert sources(cluster, "nginx1")["192.0.2.1"] == "zone"
 
 
+def test_a_forged_alias_leads_no_name_of_the_zone_out_of_it_in_clear(cluster: Cluster) -> None:
+    one, node = cluster.fabric["nginx1"], cluster.fabric.node
+    node.ip("addr add 192.0.2.7/32 dev lo\n")
+    cluster.serve_again(f"cname=db.{ZONE},evil.example", "host-record=evil.example,192.0.2.7")
+    with node.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("192.0.2.7", PORT))
+        server.settimeout(0.5)
+        with one.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+            program.sendto(b"control", ("192.0.2.7", PORT))
+            assert server.recv(100) == b"control"
+            assert resolve(one, f"db.{ZONE}") == [ip_address("192.0.2.7").packed]
+            program.sendto(CANARY, ("192.0.2.7", PORT))
+            with pytest.raises(TimeoutError):
+                server.recv(100)
+
+
 def test_queries_fail_and_nothing_is_clear_while_the_daemon_is_away(cluster: Cluster) -> None:
     one, two = cluster.fabric["nginx1"], cluster.fabric["nginx2"]
     assert resolve(one, name_of(two))
