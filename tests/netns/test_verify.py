@@ -1,9 +1,12 @@
 """`tencrypt verify` tells what the kernels' own frames show; what leaks here, leaks by the kernel alone."""
 
+import contextlib
 import json
 import re
 import socket
+import struct
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
@@ -11,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.capture import Taps
+from support.capture import SESSION_PORT, Taps
 from support.exchanges import leaks, udp
 from support.namespaces import Fabric, Pod
 from support.processes import run, wait_for
 from support.project import Project
 from support.servers import bulk_transfer
 from support.tencrypt import TENCRYPT, Proxy
+
+from proxy.packet.checksum import checksum
+from proxy.session.wire import Hello
 
 NET_ADMIN, NET_RAW = 1 << 12, 1 << 13
 LEAKS = ("canaries_out", "canaries_in", "clear_out", "foreign_out", "missed", "unreadable")
@@ -166,26 +172,55 @@ def test_deleted_rules_alone_leak_nothing_and_prove_nothing(
     assert seen_by(answer, "nginx1")["clear_out"] == 0
 
 
-def test_strangers_plaintext_is_told_and_spoils_no_proof(project: Project, fabric: Fabric) -> None:
-    one, two = fabric["nginx1"], fabric["nginx2"]
-    forged = plaintext(two, one)
+@contextlib.contextmanager
+def forged(fabric: Fabric, pod: Pod, frame: bytes) -> Iterator[None]:
+    """Send a frame to a pod again and again, as anybody on the bridge can."""
     stop = threading.Event()
-
     with fabric.node.socket(socket.AF_PACKET, socket.SOCK_RAW) as stranger:
-        stranger.bind((one.node_port, 0))
+        stranger.bind((pod.node_port, 0))
 
         def forge() -> None:
             while not stop.wait(0.001):
-                stranger.send(forged)
+                stranger.send(frame)
 
         with ThreadPoolExecutor(1) as beside:
             forging = beside.submit(forge)
-            code, answer = project["nginx1"].verify(two.ipv4)
-            stop.set()
+            try:
+                yield
+            finally:
+                stop.set()
             forging.result()
+
+
+def test_strangers_plaintext_is_told_and_spoils_no_proof(project: Project, fabric: Fabric) -> None:
+    one, two = fabric["nginx1"], fabric["nginx2"]
+    with forged(fabric, one, plaintext(two, one)):
+        code, answer = project["nginx1"].verify(two.ipv4)
 
     assert (code, answer["verdict"]) == (0, "proven")
     assert seen_by(answer, "nginx1")["clear_in"] > 0
+
+
+def test_stranger_who_has_us_answer_a_port_of_the_peer_spoils_no_proof(
+    project: Project, fabric: Fabric
+) -> None:
+    one, two = fabric["nginx1"], fabric["nginx2"]
+    project["nginx1"].verify(two.ipv4)
+    hello = Hello(4711).encode()
+    udp_part = struct.pack(">HHHH", 4242, SESSION_PORT, 8 + len(hello), 0) + hello
+    ends = ip_address(two.ipv4).packed + ip_address(one.ipv4).packed
+    head = bytearray(
+        b"\x45\0" + (20 + len(udp_part)).to_bytes(2, "big") + bytes(4) + b"\x40\x11\0\0"
+    )
+    head += ends
+    head[10:12] = checksum(head).to_bytes(2, "big")
+    before = project["nginx1"].status()["datagrams"]["sent"].get("retry", 0)
+
+    with forged(fabric, one, plaintext(two, one)[:14] + bytes(head) + udp_part):
+        code, answer = verified(project["nginx1"], two.ipv4)
+
+    assert project["nginx1"].status()["datagrams"]["sent"]["retry"] > before + 10
+    assert (code, answer["verdict"]) == (0, "proven"), answer
 
 
 def test_traffic_beside_is_never_taken_for_a_leak(project: Project, fabric: Fabric) -> None:
