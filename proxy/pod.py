@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from policy.rules import Rules, RulesError, parse_rules
 from proxy import settings_values as values
+from proxy.dns.resolv import ResolvError, parse_resolvers
 from proxy.netagent.drivers import inspect
 from proxy.netagent.settings import Address, NetSettings
 from proxy.settings import Settings, SettingsError, check_addresses
@@ -90,24 +91,8 @@ def _resolvers(settings: Settings) -> tuple[Address, ...]:
     if project.resolvers or project.ranges == project.members:
         return project.resolvers
     try:
-        text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace")
+        return parse_resolvers(RESOLV_CONF.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise SettingsError(f"{RESOLV_CONF}: {error.strerror}: set resolvers") from None
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            found.append(_nameserver(words[1]))
-    if not found:
-        raise SettingsError(f"{RESOLV_CONF} names no nameserver: set resolvers")
-    return tuple(dict.fromkeys(found))[:3]
-
-
-def _nameserver(text: str) -> Address:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise SettingsError(f"{RESOLV_CONF}: nameserver {text[:60]!r}: set resolvers") from None
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise SettingsError(f"{RESOLV_CONF}: nameserver {text[:60]!r} has a zone: set resolvers")
-    return address
+    except ResolvError as error:
+        raise SettingsError(f"{RESOLV_CONF}: {error}: set resolvers") from None
