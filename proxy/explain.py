@@ -135,12 +135,14 @@ def draw(answer_untrusted: JsonObject) -> str:
     for one in found:
         if not isinstance(one, dict):
             raise TypeError("not an explanation")
-        rows = [("FACT", str(one["fact"]))]
+        # Where the fact is the reason, it has been said.
+        rows = [("FACT", str(one["fact"]))] if one["fact"] != one["reason"] else []
         session = one["session"]
         if isinstance(session, dict):
             rows.append(("PEER", f"{session['peer']}  {session['identity']}"))
             rows.append(("SESSION", f"{session['cipher']}, {session['group']}"))
         if one["rule"] is not None:
             rows.append(("RULE", str(one["rule"])))
-        lines += [f"{one['address']}  {one['outcome']}: {one['reason']}", *draw_table(rows), ""]
+        table = draw_table(rows) if rows else []
+        lines += [f"{one['address']}  {one['outcome']}: {one['reason']}", *table, ""]
     return "\n".join(lines).rstrip()

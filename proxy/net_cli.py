@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FINE, FAILED, WRONG, _, LACKING = range(5)
 DIFFERS: Final = 6
+_LONGEST_REASON: Final = 80
 
 _NET: Final = """\
 What the kernel holds for a pod: nftables table inet tencrypt, ip rules 97 to 99, routes of table 126, and tenc0.
@@ -166,7 +167,7 @@ def _show(args: argparse.Namespace) -> int:
 def _break(args: argparse.Namespace) -> int:
     from proxy.drivers import clock
     from proxy.netagent.drivers import apply, nft
-    from proxy.netagent.plan import BROKEN, HELD, plan, standing
+    from proxy.netagent.plan import BROKEN, HELD, PlanError, plan, standing
     from proxy.netagent.settings import check_note
 
     settings, net = _settings(args)
@@ -178,7 +179,11 @@ def _break(args: argparse.Namespace) -> int:
         print("the glass is whole: what the settings say is in force")
         return FINE
     when = datetime.fromtimestamp(clock.wall(), UTC)
-    reason = check_note(args.reason.strip()[:80])
+    reason = check_note(args.reason.strip())
+    if len(reason) > _LONGEST_REASON:
+        raise PlanError(
+            f"--reason {reason[:40]}...: {len(reason)} characters: {_LONGEST_REASON} at most"
+        )
     notes = [*held, check_note(f"{BROKEN} {when:%Y-%m-%dT%H:%M:%SZ} {reason}")]
     # Encryption goes on where there is a session to go on with.
     kept = {*nft.members(), *_with_sessions(Path(settings.admin_socket))}

@@ -49,7 +49,7 @@ def machine() -> None:
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     with Fabric("one", "two", "mallory") as fabric:
-        project = Project(fabric)
+        project = Project(fabric, {"roster": "on"})
         project.start("one", "two")
         taps = Taps((fabric.node, BRIDGE))
         for size in SIZES:

@@ -97,6 +97,17 @@ def malformed(talk: Talk) -> Iterator[bytes]:
         yield bytes((VERIFY, 0, 0, 0)) + body
     for kind in range(1, 6):
         yield bytes((VERIFY, 0, 0, 0, kind, 1)) + bytes(15)
+    # LISTS: no type, one that is none, each cut short, a piece that is empty or too long.
+    for body in (
+        b"",
+        b"\0" * 60,
+        b"\4" * 60,
+        b"\1" + bytes(15),
+        b"\2" + bytes(19),
+        b"\3" + bytes(24),
+    ):
+        yield bytes((LISTS, 0, 0, 0)) + body
+    yield bytes((LISTS, 0, 0, 0, 3)) + bytes(24) + bytes(1200)
     yield from (bytes(size) for size in (1, 2, 3))
     # What is no packet.
     bodies = [b"", b"\x45", v4[:19], v6[:39], v4[:-1], v6[:-1], v4 + b"\0", v6 + b"\0"]

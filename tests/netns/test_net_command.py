@@ -101,6 +101,7 @@ def test_break_glass_lets_plaintext_pass_loudly_and_ends_again(project: Project)
     assert "1 to 120 of letters" in net(
         one, "break-glass", "--reason", 'x"; flush ruleset', accept=(2,)
     )
+    assert "81 characters: 80 at most" in net(one, "break-glass", "--reason", "x" * 81, accept=(2,))
     assert not reaches(one.pod, host)
     said = net(one, "break-glass", "--reason", "CA lost, incident 4711")
     assert "THE GLASS IS BROKEN" in said
