@@ -12,7 +12,7 @@ TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/attack 
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 
 help:
-	@echo "make demo       one protected curl between two pods, told as a story (root)"
+	@echo "make demo       one curl between two Services, who listens, lies and forges, told as a story (root)"
 	@echo "make test       every tier of tests that fits a few minutes (root)"
 	@echo "make test-full  the same with the large counts and coverage (root)"
 	@echo "make bench      Tencrypt measured beside what else there is, about 15 minutes (root); BENCH='--help' tells more"
@@ -25,13 +25,14 @@ help:
 	@echo "make clean      remove what these have made"
 
 demo: programs venv
-	$(PYTHON) tests/demo/demo.py
+	PYTHONPATH=tests $(PYTHON) -m demo.demo
 
 test: programs venv
 	$(PYTHON) -m pytest $(TIERS)
 
 test-full: programs venv
 	$(PYTHON) -m pytest tests/sim/test_scenarios.py tests/attack --scenarios 20000 --attack-factor 10
+	$(PYTHON) -m pytest -rP tests/netns/test_never_clear.py --kills 300
 	$(PYTHON) tests/combinations.py
 	$(PYTHON) -m coverage run -m pytest $(TIERS)
 	$(PYTHON) -m coverage report

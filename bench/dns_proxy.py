@@ -31,7 +31,7 @@ async def serve(port: int, server: int) -> None:
         ranges=(ip_network("10.0.0.0/8"),),
         clear=(),
         resolvers=(),
-        remembers_sessions=False,
+        permissive=False,
     )
 
     def heard(_query: Query, data: bytes) -> bool:

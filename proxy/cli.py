@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from policy.rules import Rules
+    from proxy.drivers.dns_proxy import Way
+    from proxy.drivers.project_files import Files
     from proxy.netagent.settings import Address, NetSettings
     from proxy.settings import Settings
 
@@ -92,6 +93,11 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="PATH",
         help="network namespace to run in, as /run/netns/NAME or /proc/PID/ns/net",
     )
+    run.add_argument(
+        "--resolv-conf",
+        action="store_true",
+        help="name the DNS proxy in /etc/resolv.conf while it runs, instead of redirecting queries by the kernel",
+    )
     run.set_defaults(func=_run)
     status = subparsers.add_parser(
         "status",
@@ -153,7 +159,7 @@ def _say(message: str, code: int) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from proxy import pod
-    from proxy.drivers import clock, settings_file
+    from proxy.drivers import clock, project_files, settings_file
     from proxy.netagent.drivers import privileges
     from proxy.netagent.errors import MachineLacksError, NetAgentError
     from proxy.settings import SettingsError
@@ -169,21 +175,25 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.netns is not None:
             privileges.enter_netns(args.netns)
+        if args.resolv_conf:
+            settings = pod.by_resolv_conf(settings)
         net = pod.find(settings)
-        rules = pod.rules_of(settings)
+        files = project_files.read_files(settings)
     except SettingsError as error:
         return _say(str(error), WRONG)
     except MachineLacksError as error:
         return _say(str(error), LACKING)
     except NetAgentError as error:
         return _say(str(error), WRONG)
-    return _start(settings, net, rules)
+    return _start(settings, net, files, resolv_conf=args.resolv_conf)
 
 
-def _start(settings: "Settings", net: "NetSettings", rules: "Rules") -> int:
+def _start(settings: "Settings", net: "NetSettings", files: "Files", *, resolv_conf: bool) -> int:
+    from proxy.drivers import resolv_conf as diversion
     from proxy.drivers.line import DaemonsEnd
     from proxy.drivers.tun import Tun
     from proxy.netagent import agent
+    from proxy.netagent.errors import MachineLacksError
     from proxy.netagent.plan import PlanError, plan
 
     try:
@@ -194,16 +204,26 @@ def _start(settings: "Settings", net: "NetSettings", rules: "Rules") -> int:
     except OSError as error:
         return _say(f"admin_socket = {settings.admin_socket}: {error.strerror}", LACKING)
 
+    ways: list[Way] = []
+
     def load() -> None:
         importlib.import_module("proxy.daemon")
+        try:
+            ways.extend(diversion.listeners(net.resolvers) if resolv_conf else ())
+        except OSError as error:
+            raise MachineLacksError(f"--resolv-conf: {error.strerror}") from None
 
     def start_daemon(channel: DaemonsEnd, tun: Tun, kept: "list[Address]") -> int:
         from proxy import daemon
+        from proxy.drivers.place import Place
 
-        place = daemon.Place(net.addresses, net.resolvers, tunnel_mtu, tuple(kept), rules)
+        place = Place(net.addresses, net.resolvers, tunnel_mtu, tuple(kept), files, tuple(ways))
         return daemon.run(settings, place, channel, tun)
 
-    return agent.run(net, start_daemon, load=load)
+    if not resolv_conf:
+        return agent.run(net, start_daemon, load=load)
+    with diversion.put_back():
+        return agent.run(net, start_daemon, load=load, ready=diversion.name_listeners)
 
 
 def _make_run_directory(directory: Path, uid: int) -> None:
@@ -216,7 +236,7 @@ def _make_run_directory(directory: Path, uid: int) -> None:
 def _status(args: argparse.Namespace) -> int:
     from proxy.status import draw
 
-    return _ask("status", args, "GET", "/v1/status", lambda answer: (draw(answer), FINE))
+    return ask_proxy("status", args, "GET", "/v1/status", lambda answer: (draw(answer), FINE))
 
 
 def _rekey(args: argparse.Namespace) -> int:
@@ -231,7 +251,7 @@ def _rekey(args: argparse.Namespace) -> int:
         return text, FINE if fine else FAILED
 
     query = urlencode({} if args.pod is None else {"pod": args.pod})
-    return _ask("rekey", args, "POST", f"/v1/rekey?{query}", draw)
+    return ask_proxy("rekey", args, "POST", f"/v1/rekey?{query}", draw)
 
 
 def _port(text: str) -> int:
@@ -249,7 +269,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.port is not None:
         query["port"] = args.port
     url = f"/v1/explain?{urlencode(query)}"
-    return _ask("explain", args, "GET", url, lambda answer: (explain.draw(answer), FINE))
+    return ask_proxy("explain", args, "GET", url, lambda answer: (explain.draw(answer), FINE))
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -262,10 +282,10 @@ def _verify(args: argparse.Namespace) -> int:
     def draw(answer: dict[str, object]) -> tuple[str, int]:
         return verdict.draw(answer), codes.get(str(answer["verdict"]), NOT_PROVEN)
 
-    return _ask("verify", args, "POST", f"/v1/verify?{urlencode({'peer': args.peer})}", draw)
+    return ask_proxy("verify", args, "POST", f"/v1/verify?{urlencode({'peer': args.peer})}", draw)
 
 
-def _ask(
+def ask_proxy(
     name: str,
     args: argparse.Namespace,
     method: str,

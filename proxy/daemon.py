@@ -7,43 +7,34 @@ import asyncio
 import codecs
 import contextlib
 import logging
-import os
 import signal
 import traceback
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from policy.rules import Rules
 from proxy.credentials.credential import Credential
-from proxy.drivers import admin, ca_client, clock, event_log, logs, metrics, monitor
+from proxy.drivers import admin, ca_client, clock, data_path, event_log, logs, metrics, monitor
 from proxy.drivers.agent_client import ANSWERS, AgentClient
-from proxy.drivers.dns_proxy import DNS_PORT, Way, listen
 from proxy.drivers.enrolment import Enrolment
 from proxy.drivers.line import DaemonsEnd
+from proxy.drivers.place import Place, open_ways
 from proxy.drivers.project import Project
 from proxy.drivers.pump import Pump
 from proxy.drivers.readiness import Readiness
 from proxy.drivers.rosters import Rosters
 from proxy.drivers.tun import Tun
-from proxy.drivers.udp import SessionSocket
 from proxy.drivers.verifier import Verifier
 from proxy.drivers.watching import BUSY, WATCH, Watchers
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
-from proxy.flow.lookups import Lookups
-from proxy.inbound import Inbound
-from proxy.outbound import Outbound
 from proxy.rekey import replaced
 from proxy.rekey import report as rekey_report
 from proxy.session.events import Event, ListsHeard, SessionClosed, SessionOpened, VerifyHeard
 from proxy.session.handshake import HANDSHAKE_LIFE
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
-from proxy.session.wire import RECORD_OVERHEAD
 from proxy.settings import Settings
 from proxy.status import JsonObject, report
 from tencrypt import __version__
@@ -54,20 +45,6 @@ FINE, FAILED, CA_REFUSED, LACKING = 0, 1, 3, 4
 _CODECS: Final = tuple(codecs.lookup(name) for name in ("ascii", "idna", "latin-1"))
 
 _DROPS_EVERY: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the daemon finds itself: the pod's addresses (one a family), its resolvers, tenc0's MTU.
-
-    ``kept`` are members that the kernel has held since before the start.
-    """
-
-    addresses: tuple[IPv4Address | IPv6Address, ...]
-    resolvers: tuple[IPv4Address | IPv6Address, ...]
-    tunnel_mtu: int
-    kept: tuple[IPv4Address | IPv6Address, ...] = ()
-    rules: Rules = Rules()  # noqa: RUF009 - never changed in place
 
 
 def run(settings: Settings, place: Place, channel: DaemonsEnd, tun: Tun) -> int:
@@ -199,17 +176,6 @@ class _Daemon:
                 "bug", logging.ERROR, message=context.get("message"), exception="".join(trace)
             )
 
-    def _make_table(self) -> SessionTable:
-        return SessionTable(
-            self._enrolment.credential,
-            self._settings.session_port,
-            os.urandom,
-            self._drops,
-            wall_offset=self._enrolment.wall_offset,
-            largest=self._place.tunnel_mtu + RECORD_OVERHEAD,
-            profile=self._settings.tls_profile,
-        )
-
     def _make_project(self) -> Project:
         return Project(
             self._settings.project,
@@ -217,42 +183,31 @@ class _Daemon:
             addresses=self._place.addresses,
             resolvers=self._place.resolvers,
             kept=self._place.kept,
-            ways=_ways(self._settings, self._place),
+            ways=open_ways(self._settings, self._place),
             client=self._agent,
             drops=self._drops,
-            rules=self._place.rules,
+            files=self._place.files,
             break_glass_file=self._settings.break_glass_file,
+            journals=Path(self._settings.admin_socket),
         )
 
     @contextlib.asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:
         loop, settings, enrolment = asyncio.get_running_loop(), self._settings, self._enrolment
-        table = self._make_table()
-        own = frozenset(address.packed for address in self._place.addresses)
+        table = data_path.make_table(settings, self._place, enrolment, self._drops)
         self._current = table.current
         project = self._project = self._make_project()
-        policy = project.policy
-        lookups = Lookups(possible=bool(project.dns.ways))
-        outbound = Outbound(
-            table, own, project.members, self._drops, lookups=lookups, policy=policy
-        )
-        inbound = Inbound(table, own, self._drops, self._place.tunnel_mtu, policy)
-        sockets: dict[int, SessionSocket] = {
-            a.version: SessionSocket(a, settings.session_port, settings.offloads)
-            for a in self._place.addresses
-        }
-        self._tun.offload(settings.offloads)
-        pump = Pump(
-            tun=self._tun,
-            sockets=sockets,
-            table=table,
-            outbound=outbound,
-            inbound=inbound,
+        path = data_path.join(
+            settings,
+            self._place,
+            table,
+            project,
+            self._tun,
             drops=self._drops,
             tell=self._tell_event,
             fail=self._tunnel_gone,
-            look_up=project.look_up,
         )
+        pump, outbound = path.pump, path.outbound
 
         if settings.project.roster:
             self._rosters = Rosters(enrolment, table, project, self._drops, pump.settle)
@@ -276,14 +231,17 @@ class _Daemon:
         rekey = partial(self._rekey, table, pump)
         serving = admin.serve(
             Path(settings.admin_socket),
-            partial(self._status, table, pump, project),
-            rekey,
-            verifier.verify,
-            partial(project.explain, current=table.current),
+            admin.Answering(
+                partial(self._status, table, pump, project),
+                rekey,
+                verifier.verify,
+                partial(project.explain, current=table.current),
+                project.audit.ready,
+            ),
         )
         async with project.serve(), serving, asyncio.TaskGroup() as tasks:
             pump.start()
-            self._readiness.serves(table)
+            self._readiness.serves(table, project.knows_pods)
             self._metrics.parts = metrics.Parts(table, outbound, enrolment, pump.offloads, project)
             others = [
                 tasks.create_task(self._tell_drops()),
@@ -334,14 +292,3 @@ class _Daemon:
             for reason, count in (self._drops - told).items():
                 logs.event("refused", logging.WARNING, reason=str(reason), count=count)
             told = self._drops.copy()
-
-
-def _ways(settings: Settings, place: Place) -> list[Way]:
-    """Open where programs' queries are redirected to: a port for each resolver. Raises OSError."""
-    first = settings.project.dns_port
-    if first is None:
-        return []
-    return [
-        listen("127.0.0.1" if one.version == 4 else "::1", first + number, (one, DNS_PORT))
-        for number, one in enumerate(place.resolvers)
-    ]

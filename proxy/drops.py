@@ -52,8 +52,12 @@ class Drop(StrEnum):
     PACKET_FORBIDDEN = "packet_forbidden"  # source route, redirect, neighbour discovery
     FOREIGN_SOURCE = "foreign_source"  # not named in the sender's certificate, or not our own
     FOREIGN_DESTINATION = "foreign_destination"  # not an address of ours
+    FOREIGN_QUOTE = (
+        "foreign_quote"  # an ICMP error about a packet that we did not send to its sender
+    )
     NOT_A_MEMBER = "not_a_member"  # reached tenc0 but goes outside the project
     UNKNOWN_ADDRESS = "unknown_address"  # inside the cluster's ranges, and nothing says whose
+    NO_ENDPOINT = "no_endpoint"  # a Service's address, and nobody serves that port of it now
     POLICY_OUT = "policy_out"  # the rules let this pod open no such flow to the peer
     POLICY_IN = "policy_in"  # the rules let the peer open no such flow to this pod
     QUEUE_FULL = "queue_full"  # too many packets wait for a handshake

@@ -3,7 +3,7 @@
 The same objects answer as for packets: membership, rules, sessions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Final
 
@@ -24,7 +24,7 @@ _WHY: Final = {
     "static": "in members: {}",
     "session": "named by the certificate of {}, in a session",
     "roster": "on the authority's signed list of live pods: {}",
-    "service": "the virtual address of {}",
+    "service": "an address of the Service {}",
     "zone": "DNS says that it is {}, a name of the project",
     "bypass": "DNS says that it is {}, of another project, and dns_bypass is set",
     "outside": "outside of cluster_ranges",
@@ -44,8 +44,13 @@ class Explainer:
         clear_out: Iterable[Clearance],
         *,
         strict: bool,
+        endpoints: Callable[[bytes, int, int | None], list[str] | None] = lambda *_: None,
     ) -> None:
-        """Ask these; ``current`` are the sessions that seal, by packed address."""
+        """Ask these; ``current`` are the sessions that seal, by packed address.
+
+        ``endpoints`` says who takes new flows to a virtual address's port; None where it is none's, or nobody knows.
+        """
+        self._endpoints = endpoints
         self._own, self._members, self._policy = own, members, policy
         self._current, self._clear_out, self._strict = current, tuple(clear_out), strict
 
@@ -64,6 +69,7 @@ class Explainer:
             "fact": why,
             "session": None if session is None else _session(session),
             "rule": self._rule(session, protocol, port),
+            "endpoints": self._endpoints(address, protocol, port),
         }
 
     def _outcome(
@@ -141,6 +147,9 @@ def draw(answer_untrusted: JsonObject) -> str:
         if isinstance(session, dict):
             rows.append(("PEER", f"{session['peer']}  {session['identity']}"))
             rows.append(("SESSION", f"{session['cipher']}, {session['group']}"))
+        endpoints = one["endpoints"]
+        if isinstance(endpoints, list):
+            rows.append(("ENDPOINTS", ", ".join(map(str, endpoints)) or "none: refused"))
         if one["rule"] is not None:
             rows.append(("RULE", str(one["rule"])))
         table = draw_table(rows) if rows else []

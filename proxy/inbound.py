@@ -5,8 +5,9 @@
 2. A record that lies whole among them is opened at once (`_open_whole`), else each datagram by itself (`_record`):
    lengths and receiver index find the session; counter, token and AEAD open the record when its last one has come.
 3. `_deliver`: the first record confirms its session; control records are the table's.
-4. `_packet`: the sender's certificate names the packet's source, its destination is ours, and the rules let it in;
-   marks go inside, and tenc0 is told what the sender's kernel left to be done.
+4. `_packet`: the sender's certificate names the packet's source, its destination is ours, its port becomes ours where
+   peers know another (`proxy.flow.target_ports`), and the rules let it in; marks go inside, an endpoint that we called
+   by a Service's address gets that back, and tenc0 is told what the sender's kernel left to be done.
 5. The driver writes the frame to tenc0.
 """
 
@@ -16,8 +17,11 @@ from typing import Final
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.flow.policy import Policy
+from proxy.flow.target_ports import TargetPorts
+from proxy.flow.translation import Translation
 from proxy.packet.ecn import decapsulate
 from proxy.packet.ip import parse_packet
+from proxy.packet.quote import quotes_another
 from proxy.packet.refusal import refuse
 from proxy.packet.virtio import VNET_HEADER, arrive
 from proxy.session.cookie import Endpoint
@@ -45,16 +49,24 @@ _OTHER_FAMILY: Final = 20
 class Inbound:
     """Datagrams of peers to packets for this pod."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what decides about a packet
         self,
         table: SessionTable,
         own: frozenset[bytes],
         drops: Drops,
         mtu: int,
         policy: Policy | None = None,
+        *,
+        translation: Translation | None = None,
+        target_ports: TargetPorts | None = None,
     ) -> None:
-        """Deliver to the packed addresses ``own`` only, what fits tenc0's ``mtu`` and ``policy`` lets in."""
+        """Deliver to the packed addresses ``own`` only, what fits tenc0's ``mtu`` and ``policy`` lets in.
+
+        ``translation`` and ``target_ports`` are those of `proxy.outbound`.
+        """
         self._policy = policy
+        self._translation = Translation(own) if translation is None else translation
+        self._target_ports = target_ports
         self.refusals: list[tuple[Session, bytes]] = []
         """What tells peers that their packets were refused, one for each at most; whoever calls us takes them."""
         self._table = table
@@ -185,12 +197,18 @@ class Inbound:
             raise Dropped(Drop.FOREIGN_SOURCE)
         if destination not in self._own:
             raise Dropped(Drop.FOREIGN_DESTINATION)
+        if quotes_another(packet_untrusted, self._own, session.peer.addresses):
+            raise Dropped(Drop.FOREIGN_QUOTE)
+        if self._target_ports is not None:
+            self._target_ports.arriving(packet_untrusted, now, unfinished=bool(flags))
         policy = self._policy
         if policy is not None and not policy.idle:
             self._judge(policy, session, packet_untrusted, now)
         header, count = arrive(packet_untrusted, flags, segment, self._mtu + _OTHER_FAMILY)
         if session.opener.ecn:
             decapsulate(packet_untrusted, session.opener.ecn)
+        if source in self._translation.answering:
+            self._translation.incoming(packet_untrusted, now, unfinished=bool(flags))
         session.packets_in += count
         session.bytes_in += len(packet_untrusted)
         return header

@@ -108,43 +108,44 @@ def _settings(args: argparse.Namespace) -> "tuple[Settings, NetSettings]":
     return settings, pod.find(settings)
 
 
-def _planned(net: "NetSettings", *more: str) -> "Plan":
+def _planned(net: "NetSettings") -> "Plan":
     """Return the plan over what stands: members added by order and notes are kept."""
     from proxy.netagent.drivers import nft
     from proxy.netagent.plan import plan, standing
 
-    notes = list(dict.fromkeys((*nft.notes(), *more)))
+    notes = nft.notes()
     return plan(standing(net, notes), notes, nft.members())
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from proxy.netagent.plan import HELD, plan
+    from proxy.netagent.plan import plan
 
-    print(plan(_settings(args)[1], (HELD,)).describe())
+    print(plan(_settings(args)[1]).describe())
     return FINE
 
 
 def _up(args: argparse.Namespace) -> int:
     from proxy.netagent.drivers import apply
-    from proxy.netagent.plan import HELD
 
     _, net = _settings(args)
-    planned = _planned(net, HELD)
+    planned = _planned(net)
     if apply.is_used():
         apply.refit(planned)
     else:
         apply.set_up(planned)
-    print("up: held until `tencrypt net down`")
+    print("up, until `tencrypt net down`")
     return FINE
 
 
 def _down(_args: argparse.Namespace) -> int:
+    from proxy.drivers import resolv_conf
     from proxy.netagent.drivers import apply
 
     if apply.is_used():
         return _say("net down: a proxy runs here: stop it first", FAILED)
     apply.tear_down()
-    print("down: plaintext flows")
+    with resolv_conf.put_back():
+        print("down: plaintext flows")
     return FINE
 
 
@@ -167,14 +168,13 @@ def _show(args: argparse.Namespace) -> int:
 def _break(args: argparse.Namespace) -> int:
     from proxy.drivers import clock
     from proxy.netagent.drivers import apply, nft
-    from proxy.netagent.plan import BROKEN, HELD, PlanError, plan, standing
+    from proxy.netagent.plan import BROKEN, PlanError, plan, standing
     from proxy.netagent.settings import check_note
 
     settings, net = _settings(args)
-    held = [note for note in nft.notes() if note == HELD]
     marker = Path(settings.break_glass_file)
     if args.end:
-        apply.refit(plan(net, held, nft.members()))
+        apply.refit(plan(net, (), nft.members()))
         marker.unlink(missing_ok=True)
         print("the glass is whole: what the settings say is in force")
         return FINE
@@ -184,7 +184,7 @@ def _break(args: argparse.Namespace) -> int:
         raise PlanError(
             f"--reason {reason[:40]}...: {len(reason)} characters: {_LONGEST_REASON} at most"
         )
-    notes = [*held, check_note(f"{BROKEN} {when:%Y-%m-%dT%H:%M:%SZ} {reason}")]
+    notes = [check_note(f"{BROKEN} {when:%Y-%m-%dT%H:%M:%SZ} {reason}")]
     # Encryption goes on where there is a session to go on with.
     kept = {*nft.members(), *_with_sessions(Path(settings.admin_socket))}
     apply.refit(plan(standing(net, notes), notes, sorted(kept, key=str)))

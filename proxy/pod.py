@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Final
 
-from policy.rules import Rules, RulesError, parse_rules
 from proxy import settings_values as values
 from proxy.dns.resolv import ResolvError, parse_resolvers
+from proxy.drivers.resolv_conf import RESOLV_CONF
 from proxy.netagent.drivers import inspect
+from proxy.netagent.errors import MachineLacksError
 from proxy.netagent.settings import Address, NetSettings
 from proxy.settings import Settings, SettingsError, check_addresses
 
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
-
-def rules_of(settings: Settings) -> Rules:
-    """Return the rules to begin with: a pod that shall have some does not start without. Raises SettingsError."""
-    path = settings.project.rules_file
-    if path is None:
-        return Rules()
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-        return parse_rules(text, path, settings.trust_domain, settings.namespace)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except RulesError as error:
-        raise SettingsError(str(error)) from None
+def by_resolv_conf(settings: Settings) -> Settings:
+    """Return the settings where programs find the DNS proxy by resolv.conf; raises as `find`, or MachineLacksError."""
+    if settings.project.resolvers:
+        raise SettingsError(f"resolvers: leave it out with --resolv-conf: {RESOLV_CONF} names them")
+    if not RESOLV_CONF.exists():
+        raise SettingsError(f"--resolv-conf: there is no {RESOLV_CONF}")
+    if not os.access(RESOLV_CONF, os.W_OK):
+        raise MachineLacksError(
+            f"{RESOLV_CONF} cannot be written: leave out --resolv-conf, and queries are redirected by the kernel"
+        )
+    project = replace(settings.project, dns_port=None, resolvers=_of_file())
+    return replace(settings, project=project)
 
 
 def find(settings: Settings) -> NetSettings:
@@ -90,6 +89,10 @@ def _resolvers(settings: Settings) -> tuple[Address, ...]:
     project = settings.project
     if project.resolvers or project.ranges == project.members:
         return project.resolvers
+    return _of_file()
+
+
+def _of_file() -> tuple[Address, ...]:
     try:
         return parse_resolvers(RESOLV_CONF.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:

@@ -56,7 +56,7 @@ def _session(session: Session, now: float) -> JsonObject:
         "peer": _pod(session.peer),
         "peer_serial": f"{session.peer.serial:x}",
         "peer_not_after": session.peer.not_after,
-        "endpoint": f"{_host(session.endpoint[0])}:{session.endpoint[1]}",
+        "endpoint": f"{draw_host(session.endpoint[0])}:{session.endpoint[1]}",
         "state": session.state,
         "role": "initiator" if session.is_initiator else "responder",
         "generation": session.generation,
@@ -73,7 +73,8 @@ def _session(session: Session, now: float) -> JsonObject:
     }
 
 
-def _host(host: str) -> str:
+def draw_host(host: str) -> str:
+    """Return an address as it stands before a colon and a port."""
     return f"[{host}]" if ip_address(host).version == 6 else host
 
 
@@ -82,7 +83,7 @@ def draw(status_untrusted: JsonObject) -> str:
     pod, certificate = _dict(status_untrusted["pod"]), _dict(status_untrusted["certificate"])
     lines = [
         f"{pod['name']}  {pod['identity']}  {' '.join(map(str, _list(pod['addresses'])))}",
-        f"certificate {certificate['serial']}, {_span(certificate['remaining_seconds'])} left",
+        f"certificate {certificate['serial']}, {draw_span(certificate['remaining_seconds'])} left",
         *_limits(_dict(status_untrusted["tls"])),
         *_missing(_dict(status_untrusted["offloads"])),
         *_trouble(_dict(certificate["renewal"])),
@@ -124,7 +125,7 @@ def _missing(offloads: JsonObject) -> list[str]:
 def _trouble(renewal: JsonObject) -> list[str]:
     if not renewal["failures"]:
         return []
-    pause = _span(renewal["next_seconds"])
+    pause = draw_span(renewal["next_seconds"])
     return [
         f"renewal failed ({renewal['failures']} in a row), again in {pause}: {renewal['last_error']}"
     ]
@@ -156,7 +157,7 @@ def _row(session: JsonObject) -> tuple[str, ...]:
         str(session["state"]),
         str(session["cipher"]),
         str(session["group"]),
-        _span(session["age_seconds"]),
+        draw_span(session["age_seconds"]),
         _volume(session["bytes_in"]),
         _volume(session["bytes_out"]),
     )
@@ -171,7 +172,8 @@ def draw_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _span(seconds: object) -> str:
+def draw_span(seconds: object) -> str:
+    """Return seconds as people read them: 3m05s."""
     left = int(float(str(seconds)))
     if left < 0:
         return "none"

@@ -24,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="times the datagrams of an attack (10 in test-full)",
     )
     parser.addoption(
+        "--kills", type=int, default=20, help="kills while canaries are sent (300 in test-full)"
+    )
+    parser.addoption(
+        "--write-documents",
+        action="store_true",
+        help="write tables of results into docs/ instead of comparing them",
+    )
+    parser.addoption(
         "--offloads",
         type=offloads,
         help="what real proxies leave to the kernel, as tso,gso or none; all if left out",

@@ -10,18 +10,20 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 
 
-def judge_chain(
+def judge_chain(  # noqa: PLR0913 - what decides
     chain_untrusted: Sequence[x509.Certificate],
     own: PodCertificate,
     called: bytes | None,
     wall: float,
     revoked: Revocations = NONE_REVOKED,
+    *,
+    may_be_own: bool = False,
 ) -> PodCertificate:
     """Return the peer that ``chain`` (leaf first) names, or raise `Dropped` with the reason.
 
     ``called`` is the packed address that we called (None at the responder); ``wall`` is Unix seconds by the
-    local clock as corrected by the CA. Signatures, key usage of issuers and the peer's possession of the key
-    are OpenSSL's part, and done before this.
+    local clock as corrected by the CA; ``may_be_own`` leaves open whether it is ourselves. Signatures, key usage of
+    issuers and the peer's possession of the key are OpenSSL's part.
     """
     if not chain_untrusted:
         raise Dropped(Drop.NO_CERTIFICATE)
@@ -29,7 +31,8 @@ def judge_chain(
     check_times(chain_untrusted, wall)
     _check_project(peer, own)
     revoked.check(chain_untrusted, peer)
-    _check_not_ourselves(peer, own)
+    if not may_be_own:
+        _check_not_ourselves(peer, own)
     if called is not None:
         _check_called(peer, called)
     return peer

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import AF_UNIX, socket
@@ -15,35 +16,41 @@ from typing_extensions import override
 from proxy.status import JsonObject
 
 _LARGEST_ANSWER: Final = 16 << 20
+_MOST_DIGITS: Final = 9
 _SECONDS: Final = 20
 """For an answer: rekey waits for handshakes, which have 5 s, and verify for these and its flows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What answers each request."""
+
+    report: Callable[[], JsonObject]
+    rekey: Callable[[str | None], Awaitable[JsonObject]]
+    verify: Callable[[str], Awaitable[JsonObject]]
+    explain: Callable[[str, int, int | None], Awaitable[JsonObject]]
+    ready: Callable[[float], Awaitable[JsonObject]]
+
+
 @contextlib.asynccontextmanager
-async def serve(
-    path: Path,
-    report: Callable[[], JsonObject],
-    rekey: Callable[[str | None], Awaitable[JsonObject]],
-    verify: Callable[[str], Awaitable[JsonObject]],
-    explain: Callable[[str, int, int | None], Awaitable[JsonObject]],
-) -> AsyncIterator[None]:
+async def serve(path: Path, answering: Answering) -> AsyncIterator[None]:
     """Answer on a socket at ``path``, of mode 0600, for as long as the context lasts.
 
     GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out,
     and POST /v1/verify?peer= gives ``verify(peer)``. GET /v1/explain?target=&protocol=&port= gives
-    ``explain(target, protocol, port)``, None for no port.
+    ``explain(target, protocol, port)``, None for no port, and GET /v1/ready-for-strict?since= ``ready(seconds)``.
     """
 
     async def status(_request: web.Request) -> web.Response:
-        return web.json_response(report())
+        return web.json_response(answering.report())
 
     app = web.Application()
 
     async def renew(request: web.Request) -> web.Response:
-        return web.json_response(await rekey(request.query.get("pod")))
+        return web.json_response(await answering.rekey(request.query.get("pod")))
 
     async def prove(request: web.Request) -> web.Response:
-        return web.json_response(await verify(request.query.get("peer", "")))
+        return web.json_response(await answering.verify(request.query.get("peer", "")))
 
     async def tell(request: web.Request) -> web.Response:
         query = request.query
@@ -52,9 +59,16 @@ async def serve(
             port = int(query["port"]) if "port" in query else None
         except ValueError:
             return web.json_response({"message": "protocol and port are numbers"}, status=400)
-        return web.json_response(await explain(query.get("target", ""), protocol, port))
+        return web.json_response(await answering.explain(query.get("target", ""), protocol, port))
+
+    async def judge(request: web.Request) -> web.Response:
+        since = request.query.get("since", "86400")
+        if not (since.isascii() and since.isdigit() and len(since) <= _MOST_DIGITS):
+            return web.json_response({"message": "since is in seconds"}, status=400)
+        return web.json_response(await answering.ready(float(since)))
 
     app.router.add_get("/v1/status", status)
+    app.router.add_get("/v1/ready-for-strict", judge)
     app.router.add_get("/v1/explain", tell)
     app.router.add_post("/v1/verify", prove)
     app.router.add_post("/v1/rekey", renew)

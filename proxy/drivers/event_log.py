@@ -9,6 +9,8 @@ from proxy.session.events import (
     Event,
     HandshakeRefused,
     ListsHeard,
+    RendezvousDone,
+    ServedByOurselves,
     SessionClosed,
     SessionMoved,
     SessionOpened,
@@ -56,14 +58,20 @@ def tell(event: Event) -> None:
                 detail=refusal.detail,
                 role="initiator" if is_initiator else "responder",
             )
+        case RendezvousDone(address, session):
+            logs.event("service_met", address=_text(address), peer=session.peer.pod)
+        case ServedByOurselves(address):
+            logs.event("service_met", address=_text(address), peer="itself")
         case VerifyHeard() | ListsHeard():
             pass  # one of several: what came of them is logged as a whole
         case CallFailed(address, refusal):
             logs.event(
                 "unreachable",
                 logging.WARNING,
-                address=socket.inet_ntop(
-                    socket.AF_INET if len(address) == 4 else socket.AF_INET6, address
-                ),
+                address=_text(address),
                 reason=str(refusal.reason),
             )
+
+
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)

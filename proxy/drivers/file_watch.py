@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from proxy.flow.endpoints_file import LARGEST_FILE
+
 PACE: Final = 1.0
 """Seconds between looks: a mounted ConfigMap changes by a symbolic link, which inotify would have to follow."""
 
-_LARGEST: Final = 4 << 20
 _SMALL: Final = 4096
 
 
 async def watch(
     path: Path,
-    take: Callable[[str | OSError], None],
+    take: Callable[[str | OSError], Awaitable[None]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Give ``take`` the file's text, or why it cannot be read, at once and after each change; never returns.
@@ -24,16 +25,25 @@ async def watch(
     seen empty, or cut between two of them, would say that what it is about to forbid is allowed.
     """
     given = before = _state(path)
-    take(_read(path))
+    await take(read(path))
     while True:
         await sleep(PACE)
         now = _state(path)
         if now == before != given:
-            read = _read(path)
+            text = read(path)
             if _state(path) == now:
                 given = now
-                take(read)
+                await take(text)
         before = now
+
+
+def read(path: Path) -> str | OSError:
+    """Return the text, or why it cannot be read; a little more of it than any parser takes, at most."""
+    try:
+        with path.open("rb") as opened:
+            return opened.read(LARGEST_FILE + 1).decode("utf-8", "replace")
+    except OSError as error:
+        return error
 
 
 def read_json(path: Path) -> dict[str, object] | None:
@@ -54,11 +64,3 @@ def _state(path: Path) -> object:
     except OSError as error:
         return error.errno
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _read(path: Path) -> str | OSError:
-    try:
-        with path.open("rb") as opened:
-            return opened.read(_LARGEST).decode("utf-8", "replace")
-    except OSError as error:
-        return error

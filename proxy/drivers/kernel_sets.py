@@ -23,6 +23,7 @@ class KernelSets:
         """Begin as after the set-up: nothing was ordered."""
         self._client, self._members, self._now, self._strict = client, members, now, strict
         self._held: set[bytes] = set()
+        self._served: set[bytes] = set()
         self._bypassed: dict[bytes, float] = {}
         self._changed = True
         self._turn = asyncio.Lock()
@@ -38,7 +39,8 @@ class KernelSets:
             return False
         if self._changed:
             self._changed = (
-                self._wanted() != self._held or self._members.bypassed() != self._bypassed
+                self._wanted() != (self._held, self._served)
+                or self._members.bypassed() != self._bypassed
             )
         return not self._changed
 
@@ -53,12 +55,13 @@ class KernelSets:
             return done
 
     async def _order(self) -> bool:
-        wanted, bypassed = self._wanted(), self._members.bypassed()
+        (wanted, served), bypassed = self._wanted(), self._members.bypassed()
         more, less = wanted - self._held, self._held - wanted
-        done = True
+        done = await self._order_services(served)
         if more:
-            done = await self._client.with_addresses("+member", more)
-            self._held |= more if done else set()
+            held = await self._client.with_addresses("+member", more)
+            self._held |= more if held else set()
+            done &= held
         ended = self._bypassed.keys() - bypassed.keys()
         if ended:
             await self._client.with_addresses("-bypass", ended - wanted)
@@ -69,6 +72,14 @@ class KernelSets:
         if less and await self._client.with_addresses("-member", less):
             self._held -= less
         return done
+
+    async def _order_services(self, served: set[bytes]) -> bool:
+        more, less = served - self._served, self._served - served
+        if less and await self._client.with_addresses("-service", less):
+            self._served -= less
+        if more and await self._client.with_addresses("+service", more):
+            self._served |= more
+        return served <= self._served
 
     async def freshen(self, seconds: float) -> bool:
         """Let clear pass to the ranges for so long: where encryption is permissive, and all members are held."""
@@ -82,8 +93,10 @@ class KernelSets:
         seconds = max(1, min(_LONGEST, round(ends - self._now())))
         return await self._client.with_addresses(f"+bypass {seconds}", [address])
 
-    def _wanted(self) -> set[bytes]:
+    def _wanted(self) -> tuple[set[bytes], set[bytes]]:
+        """Return the members that the kernel must know, and the virtual addresses."""
         found = self._members.found()
-        if not self._strict:
-            return found
-        return {address for address in found if not self._members.in_ranges(address)}
+        if self._strict:
+            return {address for address in found if not self._members.in_ranges(address)}, set()
+        served = {address for address in found if self._members.judge(address).source == "service"}
+        return found - served, served

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Final
 
 from policy.identity import PodIdentity
-from policy.rules import Rules, RulesError, parse_rules
+from policy.rules import RulesError
 from proxy.dns import wire
 from proxy.dns.answers import read_answer
 from proxy.dns.wire import Query
 from proxy.dns.zone import Owner, Zone
 from proxy.drivers import file_watch, logs
 from proxy.drivers.agent_client import AgentClient
+from proxy.drivers.audit import StrictAudit
 from proxy.drivers.dns_proxy import DnsProxy, Way
 from proxy.drivers.dns_stream import DnsStreams
 from proxy.drivers.kernel_sets import KernelSets
+from proxy.drivers.project_files import Files, read_rules
+from proxy.drivers.service_map import ServiceMap
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.explain import Explainer
@@ -32,13 +35,6 @@ from proxy.status import JsonObject
 _KEPT: Final = "known before the restart"
 
 _SHOUT: Final = 60.0
-
-
-def read_rules(read: str | OSError, path: str, own: PodIdentity) -> Rules:
-    """Return the rules of a file that was read, or was not; raises `RulesError`."""
-    if isinstance(read, OSError):
-        raise RulesError(f"{path}: {read.strerror}")
-    return parse_rules(read, path, own.trust_domain, own.namespace)
 
 
 class Project:
@@ -55,14 +51,15 @@ class Project:
         ways: Iterable[Way],
         client: AgentClient,
         drops: Drops,
-        rules: Rules,
+        files: Files,
         break_glass_file: str,
+        journals: Path,
     ) -> None:
         """``kept`` are members that the kernel held before we began, ``ways`` where programs' queries arrive."""
         self._settings, self._drops = settings, drops
         self._now = asyncio.get_running_loop().time
         self.zone = Zone(own.namespace, settings.cluster_domain)
-        self.policy = Policy(own, rules, enforce=settings.enforce)
+        self.policy = Policy(own, files.rules, enforce=settings.enforce)
         self._own = own
         self._break_glass_file = Path(break_glass_file)
         self._break_glass: JsonObject | None = None
@@ -74,12 +71,31 @@ class Project:
             ranges=settings.ranges,
             clear=(*settings.clear_in, *settings.clear_out),
             resolvers=resolvers,
-            remembers_sessions=not settings.strict,
+            permissive=not settings.strict,
         )
         for address in kept:
             self._keep(address)
+        self.has_roster = False
+        self.services = ServiceMap(
+            settings,
+            own,
+            addresses=addresses,
+            members=self.members,
+            services=files.services,
+            journals=journals,
+            knows_pods=self.knows_pods,
+        )
         self.kernel = KernelSets(client, self.members, self._now, strict=settings.strict)
         self.dns = DnsProxy(ways, self.heard, drops)
+        self.audit = StrictAudit(
+            client,
+            self.members,
+            self.services,
+            strict=settings.strict,
+            has_roster=lambda: self.has_roster,
+            is_glass_broken=lambda: self.is_glass_broken,
+            reverse=self._reverse,
+        )
         self._looking: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -97,7 +113,11 @@ class Project:
             async with DnsStreams(self.dns).serve(), asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self.kernel.settle()
-                keepers = [tasks.create_task(self._keep_up())]
+                self.services.restore(self._now())
+                keepers = [
+                    tasks.create_task(self._keep_up()),
+                    tasks.create_task(self.services.keep()),
+                ]
                 if self._settings.rules_file is not None:
                     path = Path(self._settings.rules_file)
                     keepers.append(tasks.create_task(file_watch.watch(path, self._take_rules)))
@@ -110,7 +130,7 @@ class Project:
         finally:
             self.dns.stop()
 
-    def _take_rules(self, read: str | OSError) -> None:
+    async def _take_rules(self, read: str | OSError) -> None:
         """Judge by what the file says from now on; a wrong one, or none, leaves the last valid rules in force."""
         path = str(self._settings.rules_file)
         try:
@@ -154,6 +174,14 @@ class Project:
             self._drops[dropped.reason] += 1
         done()
 
+    async def _reverse(self, address: bytes) -> str:
+        """Return a name of an address, whatever its zone; empty without one."""
+        with contextlib.suppress(Dropped):
+            data = await self.dns.ask(wire.reverse_name(address), wire.PTR)
+            if data is not None:
+                return next((name for name, _ in read_answer(data).names), "")
+        return ""
+
     async def explain(
         self, target: str, protocol: int, port: int | None, current: Mapping[bytes, Session]
     ) -> JsonObject:
@@ -166,6 +194,7 @@ class Project:
             current,
             settings.clear_out,
             strict=settings.strict,
+            endpoints=self.services.endpoints,
         )
         addresses = await self._addresses(target)
         for address in addresses:
@@ -187,6 +216,15 @@ class Project:
 
     # Sessions are facts too.
 
+    def roster(self, entries: dict[bytes, str]) -> None:
+        """Take the addresses of the signed roster, with their pods' names."""
+        self.has_roster = True
+        self.members.roster(entries)
+
+    def knows_pods(self) -> bool:
+        """Say whether the list of the project's pods has come, if one shall."""
+        return self.has_roster or not self._settings.roster
+
     def session_opened(self, addresses: Iterable[bytes], pod: str) -> None:
         """Note whom a certificate names."""
         self.members.session(addresses, pod)
@@ -200,6 +238,7 @@ class Project:
         while True:
             await asyncio.sleep(1.0)
             self.members.expire(self._now())
+            self.services.refresh()
             self._look_at_the_glass()
             if not self.kernel.is_settled and not await self.kernel.settle():
                 self._drops[Drop.KERNEL] += 1
@@ -243,6 +282,7 @@ class Project:
             "kernel_settled": self.kernel.is_settled,
             "dns_queries": self.dns.queries,
             "rules": self._rules_status(),
+            "services": self.services.status(),
         }
 
     def _rules_status(self) -> JsonObject:

@@ -14,7 +14,7 @@ from proxy.drops import Drop, Drops
 from proxy.inbound import Inbound
 from proxy.outbound import Outbound, Sending
 from proxy.packet.segments import cut
-from proxy.session.events import CallFailed, Event, SessionOpened
+from proxy.session.events import Event
 from proxy.session.table import SessionTable
 
 _LARGEST: Final = 65_535 + 10
@@ -207,11 +207,8 @@ class Pump:
 
     def _tell_news(self) -> None:
         while event := self._table.next_event():
-            if isinstance(event, SessionOpened):
-                for sending in self._outbound.flush(event.session, self._loop.time()):
-                    self._send(sending)
-            elif isinstance(event, CallFailed):
-                self._outbound.give_up(event.address)
+            for sending in self._outbound.heard(event, self._loop.time()):
+                self._send(sending)
             self._tell(event)
         for data, endpoint in self._table.datagrams_to_send():
             self._send((data, len(data), endpoint, 0))

@@ -2,6 +2,7 @@
 
 import fcntl
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from proxy.drivers.tun import IFREQ, Tun
@@ -20,10 +21,11 @@ class Readiness:
         """Judge the tunnel by ``tun``; asking takes no privilege."""
         self._tun = tun
         self._table: SessionTable | None = None
+        self._knows_pods: Callable[[], bool] = lambda: True
 
-    def serves(self, table: SessionTable) -> None:
-        """Note that packets flow, by the sessions of ``table``."""
-        self._table = table
+    def serves(self, table: SessionTable, knows_pods: Callable[[], bool] = lambda: True) -> None:
+        """Note that packets flow, by the sessions of ``table``; ``knows_pods``: who belongs to the project is known."""
+        self._table, self._knows_pods = table, knows_pods
 
     def why_not(self, now: float) -> str:
         """Return in one line why the pod is not ready, or nothing where it is; ``now`` is monotonic."""
@@ -31,6 +33,8 @@ class Readiness:
             return "no certificate yet: the certificate authority has not answered"
         if not self._table.can_prove(now):
             return "the certificate has ended: the certificate authority has not renewed it"
+        if not self._knows_pods():
+            return "no signed list of the project's pods yet: the certificate authority has not given it"
         return tunnel_fault(self._tun)
 
 

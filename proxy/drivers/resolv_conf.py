@@ -1,17 +1,57 @@
 """Rewrites resolv.conf in place, and puts it back: where queries cannot be redirected by the kernel."""
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from proxy.dns.resolv import diverted, restored
+from proxy.drivers.dns_proxy import DNS_PORT, Way, listen
+from proxy.flow.membership import Address
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
-def divert(path: Path) -> None:
+def listeners(resolvers: Iterable[Address]) -> Iterator[Way]:
+    """Open what `divert` names, one for each nameserver of the file: takes privileges. Raises OSError."""
+    for number, resolver in enumerate(resolvers, 1):
+        address = f"127.0.0.{number}"
+        try:
+            yield listen(address, DNS_PORT, (resolver, DNS_PORT))
+        except OSError as error:
+            what = f"cannot listen on {address} port {DNS_PORT}: {error.strerror}"
+            raise OSError(error.errno, what) from None
+
+
+def name_listeners() -> None:
+    """Divert the file once there are answers; say so where that fails."""
+    try:
+        divert()
+    except OSError as error:
+        sys.stderr.write(f"tencrypt: {RESOLV_CONF}: not written: {error.strerror}\n")
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """Restore the file at the end, if it was diverted; say so where that fails."""
+    try:
+        yield
+    finally:
+        try:
+            restore()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            sys.stderr.write(f"tencrypt: {RESOLV_CONF}: not put back: {error.strerror}\n")
+
+
+def divert(path: Path = RESOLV_CONF) -> None:
     """Name our listeners in the place of the nameservers. Raises OSError."""
     _rewrite(path, diverted)
 
 
-def restore(path: Path) -> None:
+def restore(path: Path = RESOLV_CONF) -> None:
     """Undo `divert`, whoever did it and whatever has been written since; nothing where nobody did. Raises OSError."""
     _rewrite(path, restored)
 

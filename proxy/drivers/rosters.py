@@ -1,8 +1,10 @@
 """The signed roster while the daemon runs: from the CA or a peer to membership and kernel, and on to other peers."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Final
 
 from ca.lists import Roster
 from proxy.drivers.enrolment import Enrolment
@@ -12,6 +14,9 @@ from proxy.drops import Drops
 from proxy.lists.exchange import ListExchange
 from proxy.session.session import Session
 from proxy.session.table import SessionTable
+
+_AGAIN: Final = 10.0
+"""Seconds after which the kernel is told again how long a list is good: `tencrypt net` may end its leave."""
 
 
 class Rosters:
@@ -61,7 +66,7 @@ class Rosters:
             for entry in roster.entries
             for address in entry.addresses
         }
-        self._project.members.roster(entries)
+        self._project.roster(entries)
         self._lists.adopted(self.keeper.envelope, roster.version, roster.issued, now)
         self._news.set()
         self._arm()
@@ -70,7 +75,8 @@ class Rosters:
     async def _freshen(self) -> None:
         """After each list: first its members are held, then plaintext to the rest may pass, where that is permitted."""
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _AGAIN)
             self._news.clear()
             roster = self.keeper.roster
             if roster is None:

@@ -63,15 +63,19 @@ class Membership:
         ranges: Iterable[Network],
         clear: Iterable[Clearance] = (),
         resolvers: Iterable[Address] = (),
-        remembers_sessions: bool = False,
+        permissive: bool = False,
     ) -> None:
-        """Begin with what the settings say; with ``remembers_sessions`` who ever held a session stays a member."""
+        """Begin with what the settings say.
+
+        ``permissive``: who has no certificate is reached in clear. So who ever held a session stays a member, and
+        inside the ranges a name of the project makes none: it may be that of a pod without a certificate.
+        """
         self._own = frozenset(address.packed for address in own)
         self._members = tuple(members)
         self._ranges = tuple(ranges)
         self._clear = tuple(one for one in clear if one.protocol is None)
         self._resolvers = frozenset(address.packed for address in resolvers)
-        self._remembers = remembers_sessions
+        self._permissive = permissive
         self._sessions: dict[bytes, str] = {}
         self._roster: dict[bytes, str] = {}
         self._services: dict[bytes, str] = {}
@@ -108,6 +112,13 @@ class Membership:
         known = {*self._sessions, *self._roster, *self._services, *self._zone}
         return {address for address in known if address in self}
 
+    def name_of(self, address: bytes) -> str:
+        """Return what anything calls an address, member or not; empty where nothing does."""
+        told = self._zone.get(address) or self._bypass.get(address)
+        if told is not None:
+            return told.name
+        return self._roster.get(address) or self._services.get(address) or ""
+
     def bypassed(self) -> dict[bytes, float]:
         """Return the addresses that DNS lets pass in clear, and until when."""
         judged = ((address, told.ends) for address, told in self._bypass.items())
@@ -129,7 +140,7 @@ class Membership:
 
     def session_over(self, addresses: Iterable[bytes]) -> None:
         """Note that no session with these is left."""
-        if self._remembers:
+        if self._permissive:
             return
         gone = [address for address in addresses if self._sessions.pop(address, None) is not None]
         if gone:
@@ -209,7 +220,7 @@ class Membership:
         ):
             if address in table:
                 return Verdict(Kind.MEMBER, source, table[address])
-        if address in self._zone:
+        if address in self._zone and not (self._permissive and self.in_ranges(address)):
             return Verdict(Kind.MEMBER, "zone", self._zone[address].name)
         return None
 

@@ -31,12 +31,11 @@ from typing import Final, NoReturn, TypeAlias
 from proxy.drivers import line
 from proxy.drivers.line import AgentsEnd, DaemonsEnd
 from proxy.drivers.tun import Tun
-from proxy.netagent.drivers import apply, nft, privileges
+from proxy.netagent.drivers import apply, nft, privileges, same_user
 from proxy.netagent.drivers.carry import Orders
 from proxy.netagent.drivers.lookout import Lookout
 from proxy.netagent.errors import MachineLacksError, NetAgentError
 from proxy.netagent.plan import (
-    HELD,
     TUNNEL,
     Address,
     NetSettings,
@@ -67,6 +66,7 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class _Watch:
     """How the daemon's life went; `status` is None as long as it lives."""
 
+    tell_ready: Callable[[], object]
     ready: bool = False
     stopping: bool = False
     status: int | None = None
@@ -77,18 +77,19 @@ def run(
     start_daemon: StartDaemon,
     *,
     load: Callable[[], object] = lambda: None,
+    ready: Callable[[], object] = lambda: None,
     netns: str | None = None,
 ) -> int:
-    """Set up, run the daemon until it ends or a signal asks for it, undo; return the exit code.
+    """Set up, run the daemon until it ends or a signal asks for it; return the exit code.
 
-    `load` imports what the daemon needs: in its process alone, and while it still may read where
-    Python is installed. `netns` is entered first; None stays in the present namespace. The calling process must have
-    one thread. What goes wrong is one line on standard error.
+    `load` imports what the daemon needs: in its process alone, and while it still may read where Python is installed.
+    `ready` is called here once it is ready. `netns` is entered first; None stays in the present namespace. The calling
+    process must have one thread. What goes wrong is one line on standard error.
     """
     # From here to the fork a signal waits: half a set-up is no place to end.
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
-        return _run(settings, (load, start_daemon), netns, former)
+        return _run(settings, (load, start_daemon), ready, netns, former)
     except PlanError as error:
         return _say(str(error), _USAGE)
     except MachineLacksError as error:
@@ -105,6 +106,7 @@ def run(
 def _run(
     settings: NetSettings,
     daemon: tuple[Callable[[], object], StartDaemon],
+    ready: Callable[[], object],
     netns: str | None,
     former: set[int],
 ) -> int:
@@ -115,6 +117,8 @@ def _run(
     privileges.require_one_thread()
     if settings.verify:
         privileges.require(privileges.CAP_NET_RAW, 'verify = "project"')
+    if not apply.is_used():
+        same_user.require_none(settings.uid)
     earlier = apply.set_up(planned)
     agents, daemons = line.make()
     child = os.fork()
@@ -125,11 +129,11 @@ def _run(
     lookout = Lookout(settings) if settings.verify else None
     privileges.keep_only(frozenset({privileges.CAP_NET_ADMIN}))
     with contextlib.closing(agents):
-        watch = _supervise(child, agents, Orders(settings, kept), lookout)
+        watch = _supervise(child, agents, Orders(settings, kept), lookout, _Watch(ready))
     if lookout is not None:
-        # Before the filter is lifted: no canary of a watcher shall leave in clear.
+        # Before the filter can be lifted: no canary of a watcher shall leave in clear.
         lookout.end()
-    return _finish(watch, child, earlier=earlier, held=HELD in nft.notes())
+    return _finish(watch, child, began=watch.ready or earlier)
 
 
 def _be_daemon(
@@ -169,9 +173,10 @@ def _attach() -> Tun:
         raise NetAgentError(f"cannot attach to {TUNNEL}: {error.strerror}") from error
 
 
-def _supervise(child: int, line: AgentsEnd, orders: Orders, lookout: Lookout | None) -> _Watch:
+def _supervise(
+    child: int, line: AgentsEnd, orders: Orders, lookout: Lookout | None, watch: _Watch
+) -> _Watch:
     """Wait until the daemon ends; a signal asks it to, and then bounds the wait."""
-    watch = _Watch()
     deadline: float | None = None
     ended = os.pidfd_open(child)
     with _signals() as woken:
@@ -211,7 +216,9 @@ def _hear(line: AgentsEnd, watch: _Watch, orders: Orders, lookout: Lookout | Non
     lines = line.hear()
     if lines is None:
         return False
-    watch.ready = watch.ready or READY in lines
+    if READY in lines and not watch.ready:
+        watch.ready = True
+        watch.tell_ready()
     with contextlib.suppress(OSError):
         if WATCH in lines:
             _let_watch(line, lookout)
@@ -254,22 +261,24 @@ def _signals() -> Iterator[socket.socket]:
                 signal.signal(number, handler)
 
 
-def _finish(watch: _Watch, child: int, *, earlier: bool, held: bool) -> int:
-    """Undo the set-up where the end was orderly and nobody holds it, or where nothing was ever protected by it."""
+def _finish(watch: _Watch, child: int, *, began: bool) -> int:
+    """Leave the set-up in force, or undo it where nothing was ever protected by it (``began``)."""
     status = watch.status
-    if watch.stopping or status == _FINE:
-        if not held:
-            apply.tear_down()
-        if status is None:
-            return _say(f"the daemon (PID {child}) did not end in {STOP_SECONDS:.0f} s", _FAILED)
-        return _FINE
-    if status in {_USAGE, _REFUSED_BY_CA, _LACKS} and not watch.ready and not earlier:
+    orderly = watch.stopping or status == _FINE
+    if not began and (orderly or status in {_USAGE, _REFUSED_BY_CA, _LACKS}):
         apply.tear_down()
-        return status
+        code = status if status is not None else _FAILED
+        return _FINE if watch.stopping and status is not None else code
+    if watch.stopping and status is None:
+        said, code = f"the daemon (PID {child}) did not end in {STOP_SECONDS:.0f} s", _FAILED
+    elif orderly:
+        said, code = "stopped", _FINE
+    else:
+        said, code = f"the daemon ended with {_how(status)}", _FAILED
     return _say(
-        f"the daemon ended with {_how(status)}: traffic to and from members stays refused; "
-        "start `tencrypt run` again, and end it by SIGTERM to lift this",
-        _FAILED,
+        f"{said}: traffic to and from members stays refused, until `tencrypt run` starts again or "
+        "`tencrypt net down` lifts this",
+        code,
     )
 
 

@@ -4,10 +4,12 @@ A line of words: a number by which it is answered, a verb, arguments.
 
     7 +member A...            refuse clear from and to these single addresses, and lead them to tenc0
     8 -member A...            no longer those that were added so
-    9 +bypass SECONDS A...    clear to these for so long, where the settings have `dns_bypass`
-    10 -bypass A...
-    11 fresh SECONDS          clear to the ranges for so long, where encryption is permissive
-    12 audit                  which clear flows were counted
+    9 +service A...           the same for Services, where encryption is permissive: what began in clear goes on so
+    10 -service A...
+    11 +bypass SECONDS A...    clear to these for so long, where the settings have `dns_bypass`
+    12 -bypass A...
+    13 fresh SECONDS          clear to the ranges for so long, where encryption is permissive
+    14 audit                  which clear flows were counted
 
 A daemon that was taken over can ask for nothing else: no prefix, table, interface, set or port can be named. In strict
 mode it can only add protection, but for `dns_bypass`, which lies in the ranges, ends by the kernel's clock and never
@@ -32,6 +34,7 @@ LONGEST_LINE: Final = 512
 MOST_SECONDS: Final = 3600
 
 ADD_MEMBER, DROP_MEMBER = "+member", "-member"
+ADD_SERVICE, DROP_SERVICE = "+service", "-service"
 ADD_BYPASS, DROP_BYPASS = "+bypass", "-bypass"
 FRESH, AUDIT = "fresh", "audit"
 
@@ -73,7 +76,7 @@ def parse_order(line_untrusted: bytes) -> Order:
         raise OrderError("not ASCII") from None
     number, verb, arguments = _number(words[0], (1 << 53) - 1), words[1:2], words[2:]
     match verb:
-        case ["+member" | "-member" | "-bypass"] if arguments:
+        case ["+member" | "-member" | "+service" | "-service" | "-bypass"] if arguments:
             return Order(number, verb[0], _addresses(arguments))
         case ["+bypass"] if len(arguments) > 1:
             return Order(
@@ -113,6 +116,7 @@ class Sets:
         self._settings = settings
         self._sources = {one.version: one for one in reversed(settings.addresses)}
         self._members = set(kept)
+        self._served: set[Address] = set()
         self._never = {*settings.addresses, *settings.resolvers}
         if settings.ca_address is not None:
             self._never.add(settings.ca_address)
@@ -126,6 +130,10 @@ class Sets:
                 self._add_members(order.addresses, changes)
             case "-member":
                 self._drop_members(order.addresses, changes)
+            case "+service":
+                self._add_services(order.addresses, changes)
+            case "-service":
+                self._drop_services(order.addresses, changes)
             case "+bypass":
                 self._check_bypass(order.addresses)
                 changes.nft += _again("bypass", order.addresses, f" timeout {order.seconds}s")
@@ -173,6 +181,24 @@ class Sets:
             raise OrderError("not added by order")
         self._members.difference_update(addresses)
         changes.nft += _elements("delete", "members", addresses)
+        changes.drop += [route for one in addresses for route in self._routes(one)]
+
+    def _add_services(self, addresses: tuple[Address, ...], changes: Changes) -> None:
+        if self._settings.strict or self._settings.broken_glass:
+            raise OrderError("encryption is not permissive, or the glass is broken")
+        if not self._members.isdisjoint(addresses):
+            raise OrderError("a member")
+        if len(self._served.union(addresses)) > MOST_ELEMENTS:
+            raise OrderError(f"more than {MOST_ELEMENTS} virtual addresses")
+        self._served.update(addresses)
+        changes.nft += _elements("add", "served", addresses)
+        changes.add += [route for one in addresses for route in self._routes(one)]
+
+    def _drop_services(self, addresses: tuple[Address, ...], changes: Changes) -> None:
+        if not self._served.issuperset(addresses):
+            raise OrderError("not added by order")
+        self._served.difference_update(addresses)
+        changes.nft += _elements("delete", "served", addresses)
         changes.drop += [route for one in addresses for route in self._routes(one)]
 
     def _routes(self, address: Address) -> Iterator[Route]:

@@ -2,7 +2,7 @@
 
 The order in which a packet meets the parts:
 
-    leaving    ip rule 97 (a bypass's connections) and 98 (listed in clear) -> main
+    leaving    ip rule 97 (connections marked in clear) and 98 (listed in clear) -> main
                ip rule 99 (not the daemon's UID) -> table 126 -> tenc0, else unreachable
                nftables, after NAT: to inside only the daemon's session datagrams, and what is listed
     arriving   nftables, before anything is delivered: from inside only session datagrams, and what is listed
@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from proxy.netagent.filter import BYPASS_MARK, MARK_MASK, NFT_TABLE, TUNNEL, ruleset
+from proxy.netagent.filter import NFT_TABLE, TUNNEL, ruleset
+from proxy.netagent.nft_text import BYPASS_MARK, CLEAR_MARK, MARK_MASK
 from proxy.netagent.settings import Address, NetSettings, Network, PlanError, check
 
 __all__ = [
@@ -165,9 +166,8 @@ def plan(settings: NetSettings, notes: Iterable[str] = (), kept: Iterable[Addres
     )
 
 
-HELD: Final = "held by tencrypt net up"
 BROKEN: Final = "break-glass"
-"""How notes in the filter begin: what `tencrypt net up`, and `net break-glass`, leave for whoever comes later."""
+"""How the note in the filter begins that `tencrypt net break-glass` leaves for whoever comes later."""
 
 
 def standing(settings: NetSettings, notes: Iterable[str]) -> NetSettings:
@@ -185,8 +185,9 @@ def _rules(settings: NetSettings) -> Iterator[Rule]:
     own = {address.version for address in settings.addresses} if inside else set[int]()
     for version in sorted(inside | own):
         if settings.dns_bypass:
-            mark = BYPASS_MARK, MARK_MASK
-            yield Rule(version, BYPASS_PREFERENCE, MAIN, mark=mark)
+            yield Rule(version, BYPASS_PREFERENCE, MAIN, mark=(BYPASS_MARK, MARK_MASK))
+        if not settings.strict:
+            yield Rule(version, BYPASS_PREFERENCE, MAIN, mark=(CLEAR_MARK, MARK_MASK))
         yield Rule(version, RULE_PREFERENCE, TABLE, but_uids=(settings.uid, settings.uid))
     for one in settings.clear_out:
         yield _listed(one.network, one.protocol, dport=one.ports)

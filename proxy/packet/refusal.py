@@ -12,18 +12,20 @@ _TCP_HEADER: Final = Struct(">HHIIBBHHH")
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
 
-def refuse(packet: memoryview) -> bytes | None:
+def refuse(packet: memoryview, *, prohibited: bool = True) -> bytes | None:
     """Return the packet that tells a parsed packet's sender, from its destination; None where none may be sent.
 
     TCP: a reset that the sender's kernel believes, for it fits the segment (RFC 9293 section 3.10.7.1); else ICMP
-    "administratively prohibited" (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+    "administratively prohibited", or "port unreachable" where nobody prohibits it (RFC 1812 section 5.2.7.1, RFC 4443
+    section 3.1).
     """
     transport = find_transport(packet)
     is_v4 = packet[0] >> 4 == 4
     if not is_v4 and _is_unanswerable_v6(packet):
         return None
     if transport is None or transport[0] != TCP:
-        return error_v4(packet, 3, 13) if is_v4 else error_v6(packet, 1, 1)
+        code_v4, code_v6 = (13, 1) if prohibited else (3, 4)
+        return error_v4(packet, 3, code_v4) if is_v4 else error_v6(packet, 1, code_v6)
     _, at, payload = transport
     source, destination, sequence, acknowledged, _, flags, _, _, _ = _TCP_HEADER.unpack_from(
         packet, at

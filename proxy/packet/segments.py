@@ -71,6 +71,15 @@ def cut(frame: memoryview) -> Iterator[bytes]:
             yield arrive(memoryview(part), UNFINISHED, 0, len(part))[0] + part
 
 
+def returned(frame: memoryview, flags: int, size: int) -> list[bytes]:
+    """Return frames that give tenc0 back a packet that it gave; ``flags`` and ``size`` are what `leave` returned."""
+    if size and not flags:
+        return [bytes(VNET_HEADER) + part for part in alone(frame)]
+    packet = frame[VNET_HEADER:]
+    header, _ = arrive(packet, flags, size, len(packet))
+    return [header + bytes(packet)]
+
+
 def _number(part: bytearray, transport: Transport, at: int, size: int, *, last: bool) -> None:
     """Give a part the identification, sequence number and flags of its place."""
     protocol, upper, _ = transport

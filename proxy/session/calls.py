@@ -12,7 +12,7 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 from proxy.session.budget import Bucket
 from proxy.session.cookie import Endpoint
-from proxy.session.events import CallFailed, HandshakeRefused
+from proxy.session.events import CallFailed, HandshakeRefused, ServedByOurselves
 from proxy.session.handshake import HANDSHAKE_LIFE, Initiator, State
 from proxy.session.registry import Registry
 from proxy.session.wire import Flight, Retry
@@ -30,6 +30,7 @@ MOST_CALLS: Final = 1024
 class _Call:
     address: bytes
     deadline: float
+    rendezvous: bool
     attempt: Initiator | None = None
     pause: float = PAUSE
 
@@ -49,15 +50,19 @@ class Calls:
         """How many calls are not ended yet."""
         return len(self._by_address)
 
-    def connect(self, address: bytes, now: float) -> None:
-        """Begin a call, unless one to this address is under way or too many are."""
+    def connect(self, address: bytes, now: float, *, rendezvous: bool = False) -> None:
+        """Begin a call, unless one to this address is under way or too many are.
+
+        With ``rendezvous`` any pod of the project may answer it, and not only one whose certificate names the address.
+        """
         if address not in self._by_address and len(self._by_address) < MOST_CALLS:
-            call = self._by_address[address] = _Call(address, now + HANDSHAKE_LIFE)
+            call = self._by_address[address] = _Call(address, now + HANDSHAKE_LIFE, rendezvous)
             self._attempt(call, now)
 
-    def knows(self, handshake_id: int) -> bool:
-        """Say whether a handshake id is that of an attempt of ours."""
-        return handshake_id in self._by_id
+    def knows(self, handshake_id: int, source: Endpoint) -> bool:
+        """Say whether a handshake id is that of an attempt of ours to call ``source``."""
+        call = self._by_id.get(handshake_id)
+        return call is not None and call.attempt is not None and call.attempt.endpoint == source
 
     def receive_retry(self, retry: Retry, source: Endpoint, now: float) -> None:
         """Take a RETRY; raises `Dropped`."""
@@ -96,7 +101,7 @@ class Calls:
             return
         self._budget.take()
         attempt = call.attempt = Initiator(
-            registry.new_tls(call.address, now),
+            registry.new_tls(call.address, now, anybody=call.rendezvous),
             registry.endpoint_of(call.address),
             call.address,
             handshake_id=registry.random(8),
@@ -126,6 +131,10 @@ class Calls:
         session = self._registry.sessions.get(attempt.header.index)
         if session is not None:
             self._registry.remove(session, "not confirmed")
+        if call.rendezvous and refusal.reason is Drop.OWN_ADDRESS:
+            del self._by_address[call.address]
+            self._registry.tell(ServedByOurselves(call.address))
+            return
         self._registry.tell(HandshakeRefused(attempt.endpoint, refusal, is_initiator=True))
         self._later(call, refusal, now)
 

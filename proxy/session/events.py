@@ -48,6 +48,21 @@ class CallFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RendezvousDone:
+    """A call to ``address``, which the peer's certificate does not name, found this session: a Service's, then."""
+
+    address: bytes
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class ServedByOurselves:
+    """A call to ``address`` was answered with our own key: a Service's, which the network led back to us."""
+
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyHeard:
     """A VERIFY record has opened; the body is what the peer says, whatever that is."""
 
@@ -69,6 +84,8 @@ Event = (
     | SessionClosed
     | HandshakeRefused
     | CallFailed
+    | RendezvousDone
+    | ServedByOurselves
     | VerifyHeard
     | ListsHeard
 )

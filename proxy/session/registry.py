@@ -89,13 +89,17 @@ class Registry:
             self.drops[event.refusal.reason] += 1
         self.events.append(event)
 
-    def new_tls(self, called: bytes | None, now: float) -> TlsEnd:
-        """Return a TLS end for one handshake: to the packed address ``called``, or as a responder."""
+    def new_tls(self, called: bytes | None, now: float, *, anybody: bool = False) -> TlsEnd:
+        """Return a TLS end for one handshake: to the packed address ``called``, or as a responder.
+
+        ``anybody`` of the project may answer, whose certificate need not name the address.
+        """
         own, wall = self._credential.own, now + self.wall_offset
         return TlsEnd(
             self._context,
             own,
             called=called,
+            anybody=anybody,
             wall=wall,
             revoked=self._revoked,
             profile=self._profile,

@@ -15,7 +15,7 @@ from proxy.errors import Dropped
 from proxy.session.answers import Answers
 from proxy.session.calls import Calls
 from proxy.session.cookie import Endpoint
-from proxy.session.events import Event, ListsHeard, SessionOpened, VerifyHeard
+from proxy.session.events import Event, ListsHeard, RendezvousDone, SessionOpened, VerifyHeard
 from proxy.session.handshake import Initiator, Responder
 from proxy.session.pair import LAST_GENERATION, pair_key
 from proxy.session.path_size import PathSize
@@ -175,9 +175,13 @@ class SessionTable:
 
     # What the data path calls.
 
-    def connect(self, address: bytes, now: float) -> None:
-        """Call the pod at a packed address, unless a call to it is under way."""
-        self._calls.connect(address, now)
+    def connect(self, address: bytes, now: float, *, rendezvous: bool = False) -> None:
+        """Call the pod at a packed address, unless a call to it is under way.
+
+        ``rendezvous``: the address may be a Service's, so any pod of the project may answer; one whose certificate does
+        not name it ends the call with `RendezvousDone` too.
+        """
+        self._calls.connect(address, now, rendezvous=rendezvous)
 
     def first_record(self, session: Session, plain: memoryview, now: float) -> None:
         """Take the first record that opened: now both ends hold the keys, and the pair may move to them.
@@ -195,6 +199,8 @@ class SessionTable:
         self._registry.tell(SessionOpened(session))
         self._inherit_size(session, now)
         self._promote(session, now)
+        if isinstance(exchange, Initiator) and exchange.called not in session.peer.addresses:
+            self._registry.tell(RendezvousDone(exchange.called, session))
         self._upkeep.begin(session, now)
         if self._registry.has_newer(exchange.own):
             self._upkeep.renew_soon([session], now)
@@ -267,8 +273,9 @@ class SessionTable:
     # The rest is our own.
 
     def _receive_flight(self, flight: Flight, source: Endpoint, now: float) -> None:
-        # Ids are random: one of ours as the initiator's means an answer to our call, else somebody calls.
-        if self._calls.knows(flight.header.initiator_id):
+        # Ids are random: one of ours, from whom we called, means an answer to our call; else somebody calls, who may be
+        # ourselves by way of a Service.
+        if self._calls.knows(flight.header.initiator_id, source):
             self._calls.receive_flight(flight, source, now)
         else:
             self._answers.receive_flight(flight, source, now)

@@ -81,19 +81,23 @@ class TlsEnd:
         *,
         called: bytes | None,
         wall: float,
+        anybody: bool = False,
         revoked: Revocations = NONE_REVOKED,
         profile: TlsProfile = DEFAULT_PROFILE,
         era: int = 0,
     ) -> None:
         """Begin as the initiator to the packed address ``called``, or as a responder where that is None.
 
-        ``era`` says by which roots and revocations we judge; it is for the caller to compare.
+        ``anybody`` of the project may answer a call; else its certificate must name ``called``. ``era`` says by which
+        roots and revocations we judge; it is for the caller to compare.
         """
         self.own, self.era = own, era
         self._called, self._profile = called, profile
         # The connection holds this, so it must not hold us: a cycle would keep 50 KB until the collector comes.
-        self._judge = partial(judge_chain, own=own, called=called, wall=wall, revoked=revoked)
-        self._early = _Early(self._judge, profile)
+        named = None if anybody else called
+        self._judge = partial(judge_chain, own=own, called=named, wall=wall, revoked=revoked)
+        # Where anybody may answer, that may be ourselves: said once the peer has proved that it holds the key.
+        self._early = _Early(partial(self._judge, may_be_own=anybody), profile)
         self._deaf = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_verify(

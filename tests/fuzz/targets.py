@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fuzz import belonging, data_path, listing, verifying
+from fuzz import belonging, data_path, listing, translating, verifying
 from support.pki import START, Authority, Leaf
 
 from ca.lists import parse_envelope, parse_roster
@@ -42,6 +42,7 @@ from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.dns.resolv import ResolvError
 from proxy.errors import Dropped
+from proxy.flow.endpoints_file import ServicesError
 from proxy.lists import messages as lists_messages
 from proxy.netagent.orders import OrderError
 from proxy.netagent.orders import parse_order as parse_net_order
@@ -191,6 +192,8 @@ TARGETS: dict[str, Target] = {
     "clearance": Target(
         text(belonging.clearance), (ValueError,), lambda: [b"10.0.0.9 tcp/80-90", b"fd00::/64 icmp"]
     ),
+    "endpoints": Target(text(translating.endpoints), (ServicesError,), translating.endpoints_seeds),
+    "translated": Target(translating.translated, (Dropped,), translating.packet_seeds),
     "judged": Target(belonging.judged, (Dropped,), data_path.packet_seeds),
     "net-order": Target(
         parse_net_order, (OrderError,), lambda: [b"7 +member 10.0.0.2 fd00::2", b"8 fresh 60"]

@@ -220,8 +220,14 @@ def test_nothing_but_done_confirms_a_session_to_its_caller(
     monkeypatch.setattr(client, "_done", ping)
     with application(real) as program:
         program.sendto(b"confirmed?", (address(client), PORT))
-        serve_until(client, "the session", lambda: bool(sessions_with(project, client)))
-        assert [s["state"] for s in sessions_with(project, client)] == ["unconfirmed"]
+        states: list[str] = []
+
+        def there() -> bool:
+            states[:] = [session["state"] for session in sessions_with(project, client)]
+            return bool(states)
+
+        serve_until(client, "the session", there)
+        assert states == ["unconfirmed"]
         monkeypatch.undo()
         client.wait_for("DONE", lambda: any(s.confirmed for s in client.sessions.values()))
 

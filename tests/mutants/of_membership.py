@@ -7,6 +7,9 @@ DNS = "tests/unit/proxy/drivers/test_dns_proxy.py"
 BOUNDS = "tests/unit/proxy/drivers/test_dns_bounds.py"
 KERNEL = "tests/unit/proxy/drivers/test_kernel_sets.py"
 POLICY = "tests/unit/proxy/flow/test_policy.py"
+GOLDEN = (
+    "tests/unit/proxy/netagent/test_golden.py::test_rules_routes_and_filter_are_the_reviewed_ones"
+)
 
 MUTANTS = [
     Mutant(
@@ -134,5 +137,19 @@ MUTANTS = [
         "if not is_answer and self._may(peer, name[0], port, outgoing=outgoing):",
         "if True:",
         f"{POLICY}::test_an_echo_reply_passes_where_its_request_did",
+    ),
+    Mutant(
+        "a source route past the filter",
+        "proxy/netagent/filter.py",
+        'f"{one} exists counter name refused_leaving drop"',
+        'f"{one} exists accept"',
+        GOLDEN,
+    ),
+    Mutant(
+        "the session port of any address",
+        "proxy/netagent/allowed.py",
+        "{IP[one.version]} daddr {one} {whole[one.version]} udp dport",
+        "{whole[one.version]} udp dport",
+        GOLDEN,
     ),
 ]

@@ -268,6 +268,13 @@ MUTANTS = [
         f"{SIM}::test_peer_with_foreign_source_is_refused",
     ),
     Mutant(
+        "any quote",
+        "proxy/inbound.py",
+        "if quotes_another(packet_untrusted, self._own, session.peer.addresses):",
+        "if False:",
+        f"{SIM}::test_peer_that_tells_of_a_packet_to_somebody_else_is_refused",
+    ),
+    Mutant(
         "any inner destination",
         "proxy/inbound.py",
         "if destination not in self._own:",

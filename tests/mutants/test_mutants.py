@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import of_identity, of_issuance, of_membership, of_rosters, of_sessions
+from mutants import (
+    of_identity,
+    of_issuance,
+    of_membership,
+    of_rosters,
+    of_services,
+    of_sessions,
+)
 from mutants.mutant import ROOT, Mutant
 
 MUTANTS = [
@@ -20,6 +27,7 @@ MUTANTS = [
     *of_issuance.MUTANTS,
     *of_membership.MUTANTS,
     *of_rosters.MUTANTS,
+    *of_services.MUTANTS,
 ]
 
 

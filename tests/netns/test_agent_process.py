@@ -54,7 +54,8 @@ def start_daemon(channel, tun, kept):
     how = sys.argv[1]
     if how.startswith("fail-"):
         return int(how.removeprefix("fail-"))
-    channel.say(b"ready")
+    if how != "impatient":
+        channel.say(b"ready")
     print(os.getpid(), flush=True)
     while True:
         try:
@@ -183,24 +184,38 @@ def test_the_daemon_has_no_privilege_and_the_agent_one_and_no_network_socket(
         assert Path(f"/proc/{pid}/ns/net").samefile("/proc/thread-self/ns/net")
 
 
+STAYS = (
+    ": traffic to and from members stays refused, until `tencrypt run` starts again or "
+    "`tencrypt net down` lifts this\n"
+)
+
+
+def lift(pair: Pair) -> None:
+    with inside(pair.a):
+        apply.tear_down()
+
+
 NETWORK_SOCKETS = ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "icmp", "icmp6", "packet")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_daemon_and_undoes_everything(
+def test_a_signal_ends_the_daemon_and_leaves_members_refused(
     pair: Pair, agent: Callable[[str], Agent], number: signal.Signals
 ) -> None:
     before = state(pair.a)
     running = agent("wait")
     running.daemon()
-    assert state(pair.a) != before
+    protected = state(pair.a)
+    assert protected != before
     # To the whole group, as a terminal does: the daemon must not meet it unprepared.
     os.killpg(running.process.pid, number)
-    assert running.end() == (0, "ended b'stop'\n", "")
+    assert running.end() == (0, "ended b'stop'\n", f"tencrypt: stopped{STAYS}")
+    assert state(pair.a) == protected
+    lift(pair)
     assert state(pair.a) == before
 
 
-def test_a_second_signal_does_not_cut_the_undoing_short(
+def test_what_was_never_ready_is_undone_and_a_second_signal_does_not_cut_that_short(
     pair: Pair, agent: Callable[[str], Agent]
 ) -> None:
     before = state(pair.a)
@@ -211,7 +226,7 @@ def test_a_second_signal_does_not_cut_the_undoing_short(
     assert state(pair.a) == before
 
 
-def test_a_killed_daemon_leaves_members_refused_until_an_orderly_stop(
+def test_a_killed_daemon_leaves_members_refused_until_that_is_lifted(
     pair: Pair, agent: Callable[[str], Agent]
 ) -> None:
     before = state(pair.a)
@@ -229,6 +244,8 @@ def test_a_killed_daemon_leaves_members_refused_until_an_orderly_stop(
     again.daemon()
     again.process.terminate()
     assert again.end()[0] == 0
+    assert state(pair.a) == protected
+    lift(pair)
     assert state(pair.a) == before
 
 
@@ -265,18 +282,18 @@ def test_a_daemon_that_refuses_a_later_start_leaves_members_refused(
     assert state(pair.a) == before
 
 
-def test_a_daemon_that_does_not_end_does_not_hold_up_the_undoing(
+def test_a_daemon_that_does_not_end_does_not_hold_up_the_end(
     pair: Pair, agent: Callable[[str], Agent]
 ) -> None:
-    before = state(pair.a)
     running = agent("stuck")
     pid = running.daemon()
     running.process.terminate()
     running.process.wait(20)
     os.kill(pid, signal.SIGKILL)
     code, _, said = running.end()
-    assert (code, said) == (1, f"tencrypt: the daemon (PID {pid}) did not end in 0 s\n")
-    assert state(pair.a) == before
+    assert (code, said) == (1, f"tencrypt: the daemon (PID {pid}) did not end in 0 s{STAYS}")
+    with inside(pair.a):
+        assert len(table_126()) == 4
 
 
 def test_a_second_agent_is_refused_and_disturbs_nothing(

@@ -7,6 +7,7 @@ import pytest
 from support.exchanges import FAMILIES, udp
 from support.kernel_state import kernel_state
 from support.namespaces import Fabric
+from support.processes import run
 from support.project import Project
 from support.tencrypt import DAEMON_UID, TENCRYPT, Proxy
 
@@ -93,6 +94,7 @@ def test_a_container_with_few_rights_runs_a_daemon_with_none(project: Project) -
     assert session["packets_in"] >= 4
 
     assert proxy.stop() == 0
+    run([TENCRYPT, "net", "down", "--netns", two.path])
     assert kernel_state(two) == before
 
 

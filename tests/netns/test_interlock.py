@@ -24,6 +24,7 @@ from support.netagent import (
     udp,
     user,
 )
+from support.servers import receive_exactly
 
 from proxy.flow.clearance import Clearance, parse_clearance
 from proxy.netagent.drivers import apply
@@ -107,7 +108,7 @@ def test_what_may_leave_in_clear_is_an_address_a_protocol_and_a_port(
             accepted, _ = server.accept()
             with accepted:
                 accepted.sendall(bytes(100_000))
-                assert len(client.recv(100_000, socket.MSG_WAITALL)) == 100_000
+                assert len(receive_exactly(client, 100_000)) == 100_000
         assert refused(pair.a, version, PEER[version], 8081)
     # The listed port opens no way in.
     with listening(pair.a, version, PLAIN):
@@ -125,7 +126,7 @@ def test_who_may_come_in_clear_reaches_the_listed_port_and_no_other(
             accepted, _ = server.accept()
             with accepted:
                 client.sendall(bytes(100_000))
-                assert len(accepted.recv(100_000, socket.MSG_WAITALL)) == 100_000
+                assert len(receive_exactly(accepted, 100_000)) == 100_000
         assert refused(pair.b, version, OWN[version], 8091)
     # Nor may we begin anything by that port.
     with listening(pair.b, version, PLAIN):

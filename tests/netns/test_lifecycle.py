@@ -137,7 +137,9 @@ def test_a_second_proxy_in_the_pod_is_refused_and_does_not_harm_the_first(
     assert [s["generation"] for s in after] == [s["generation"] for s in sessions]
 
 
-def test_an_orderly_stop_leaves_no_trace_and_plaintext_flows_again(fabric: Fabric) -> None:
+def test_an_orderly_stop_leaves_members_refused_and_net_down_leaves_no_trace(
+    fabric: Fabric,
+) -> None:
     one, two = fabric["nginx1"], fabric["nginx2"]
     project = Project(fabric)
     before = kernel_state(one), kernel_state(two)
@@ -147,8 +149,11 @@ def test_an_orderly_stop_leaves_no_trace_and_plaintext_flows_again(fabric: Fabri
 
     assert [project[name].stop() for name in ("nginx1", "nginx2")] == [0, 0]
     assert project["nginx1"].event_names()[-1] == "stopped"
-    assert (kernel_state(one), kernel_state(two)) == before
     assert not project["nginx1"].admin_socket.exists()
+    one.run(["ping", "-c", "1", "-W", "1", two.ipv4], accept=(1, 2))
+    for pod in (one, two):
+        run([TENCRYPT, "net", "down", "--netns", pod.path])
+    assert (kernel_state(one), kernel_state(two)) == before
     taps = Taps.everywhere(fabric)
     for family in FAMILIES:
         udp(one, two, family, CANARY)

@@ -25,14 +25,14 @@ from support.netagent import (
 
 from proxy.netagent.drivers import apply, nft
 from proxy.netagent.drivers.carry import Orders
-from proxy.netagent.plan import NetSettings, plan
+from proxy.netagent.plan import BROKEN, NetSettings, plan, standing
 
 # Of the pair, 10.9 is inside the ranges, and eth1's 10.8 outside.
 RANGES = (ip_network("10.9.0.0/16"), ip_network("fd00:9::/48"))
 STRICT = replace(SETTINGS, members=(), ranges=RANGES)
 PERMISSIVE = replace(STRICT, strict=False)
 BYPASSING = replace(STRICT, dns_bypass=True)
-OUTSIDE = "10.8.0.2"
+OUTSIDE, VIRTUAL = "10.8.0.2", "10.9.96.1"
 
 TAKEN_OVER = """
 import ast, os, sys
@@ -101,6 +101,70 @@ def test_a_member_outside_the_ranges_is_refused_in_clear_and_by_order_no_longer(
     assert state(pair.a) == before
 
 
+def test_what_is_ordered_while_net_up_works_is_neither_lost_nor_clear(pair: Pair) -> None:
+    orders = up(pair, STRICT)
+    with inside(pair.a):
+        planned = plan(STRICT, kept=nft.members())
+        carried(orders, f"+member {OUTSIDE}")  # after `net up` has looked who is a member
+        apply.refit(planned)
+        assert nft.members() == [ip_address(OUTSIDE)]
+        assert f"{OUTSIDE} dev tenc0" in ip("route", "show", "table", "126")
+    assert not arrives(pair, 4, OUTSIDE)
+    with inside(pair.a):
+        carried(orders, f"-member {OUTSIDE}")
+        standing = state(pair.a)
+        apply.refit(plan(PERMISSIVE))
+        assert state(pair.a) != standing
+        apply.refit(plan(STRICT))
+    assert state(pair.a) == standing
+    assert arrives(pair, 4, OUTSIDE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "route"),
+    [
+        (BYPASSING, f"+bypass 60 {PEER[4]}", f"throw {PEER[4]}"),
+        (PERMISSIVE, f"+service {VIRTUAL}", f"{VIRTUAL} dev tenc0"),
+    ],
+)
+def test_net_up_takes_away_no_route_of_what_was_ordered(
+    pair: Pair, settings: NetSettings, order: str, route: str
+) -> None:
+    orders = up(pair, settings)
+    with inside(pair.a):
+        carried(orders, order)
+        before = ip("route", "show", "table", "126")
+        assert route in before
+        apply.refit(plan(settings))
+        assert ip("route", "show", "table", "126") == before
+
+
+def test_net_up_and_a_broken_glass_leave_clear_open_as_long_as_each_should(pair: Pair) -> None:
+    orders = up(pair, PERMISSIVE)
+    broken = plan(standing(PERMISSIVE, [BROKEN]), [BROKEN])
+    with inside(pair.a):
+        carried(orders, "fresh 3600")
+        apply.refit(plan(PERMISSIVE))
+    assert arrives(pair, 4, PEER[4])  # `net up` takes back no leave
+    with inside(pair.a):
+        apply.refit(broken)
+        assert "timeout 1h" not in fresh()
+        [answer] = orders.carry([b"1 fresh 1"])
+        assert answer == b"no 1 the glass is broken: clear has no limit"
+        assert "timeout 1s" not in fresh()
+    assert arrives(pair, 4, PEER[4])
+    with inside(pair.a):
+        apply.refit(plan(PERMISSIVE))
+    assert not arrives(pair, 4, PEER[4])
+    with inside(pair.a):
+        carried(orders, "fresh 3600")
+    assert arrives(pair, 4, PEER[4])
+
+
+def fresh() -> str:
+    return run("nft", "list", "set", "inet", "tencrypt", "fresh4")
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_bypass_ends_and_the_connection_begun_on_it_lives(pair: Pair, version: int) -> None:
     peer = PEER[version]
@@ -162,8 +226,9 @@ def test_permissive_is_clear_to_strangers_while_a_roster_is_fresh_and_counted(
     with inside(pair.a):
         told = json.loads(orders.carry([b"3 audit"])[0].removeprefix(b"done 3 "))
         carried(orders, f"+member {peer}")
-    assert ["spoken", peer, "udp", PLAIN, 1] in told
-    assert ["heard", peer, "udp", PLAIN, 1] in told
+    assert ["spoken", peer, "udp", PLAIN, 1] in [flow[:5] for flow in told]
+    assert ["heard", peer, "udp", PLAIN, 1] in [flow[:5] for flow in told]
+    assert all(0 <= flow[5] <= 60 for flow in told)
     assert not arrives(pair, version, peer)
     with inside(pair.a):
         carried(orders, f"-member {peer}", "fresh 1")
@@ -208,7 +273,10 @@ def test_a_daemon_that_was_taken_over_opens_nothing_and_is_still_heard(pair: Pai
         assert not arrives(pair, 4, PEER[4])
         process.terminate()
         assert process.wait(10) == 0
-    assert state(pair.a) == before
+    assert not arrives(pair, 4, PEER[4])  # a stop lifts nothing
     with inside(pair.a):
         apply.set_up(plan(STRICT, kept=[ip_address("192.0.2.1")]))
     assert state(pair.a) == standing
+    with inside(pair.a):
+        apply.tear_down()
+    assert state(pair.a) == before

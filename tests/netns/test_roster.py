@@ -7,10 +7,10 @@ import pytest
 from support.capture import Taps
 from support.exchanges import leaks
 from support.namespaces import Fabric, Pod, family_of
-from support.processes import wait_for
+from support.processes import run, wait_for
 from support.project import Project
 from support.servers import udp_echo
-from support.tencrypt import Setting
+from support.tencrypt import TENCRYPT, Setting
 
 CANARY = b"canary-of-the-roster-5d20"
 PORT = 7003
@@ -81,6 +81,18 @@ def test_permissive_is_clear_to_a_pod_without_a_certificate_and_sealed_once_it_h
     # Who ever held a session is never sent clear again, whatever becomes of the other.
     project["nginx2"].kill_daemon()
     assert clear(fabric, lambda: exchange(one, two, two.ipv4)) == (None, False)
+
+
+def test_permissive_is_clear_as_before_once_the_glass_is_whole_again(fabric: Fabric) -> None:
+    one, two = fabric["nginx1"], fabric["nginx2"]
+    project = Project(fabric, {**BY_ROSTER, "encryption": "permissive"})
+    project.start("nginx1")
+    words = ("--config", project["nginx1"].configuration, "--netns", one.path)
+    for more in (("--reason", "a drill"), ("--end",)):
+        run([TENCRYPT, "net", "break-glass", *words, *more])
+    leave = ["nft", "list", "set", "inet", "tencrypt", "fresh4"]
+    wait_for("leave", lambda: "timeout 5" in one.run(leave).stdout, 30)
+    assert clear(fabric, lambda: exchange(one, two, two.ipv4)) == (CANARY, True)
 
 
 @pytest.mark.parametrize("encryption", ["strict", "permissive"])

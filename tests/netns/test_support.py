@@ -47,6 +47,8 @@ with Fabric("nginx1", "nginx2") as fabric:
 INTERRUPTED = """
 import itertools, signal, sys
 from support.namespaces import NETNS_DIRECTORY, Fabric
+# Who was started in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 left = 0
 def interrupt(event, _arguments):
     global left

@@ -10,6 +10,7 @@ from support.pki import START, Authority, Leaf
 from proxy.drops import Drop
 from proxy.flow.waiting import MOST_FOR_ONE, MOST_IN_ALL
 from proxy.session.answers import MOST_HALF_OPEN
+from proxy.session.events import SessionOpened
 from proxy.session.pair import LAST_GENERATION
 from proxy.session.pieces import datagrams
 from proxy.session.timers import Timers
@@ -248,7 +249,7 @@ def test_flush_counts_what_it_could_not_seal(authority: Authority) -> None:
     for number in range(5):
         a.outbound._waiting.add(PACKED_B, bytes(4) + udp_packet(A, B, bytes((number,))))
     session.sealer.blocks = 1 << 34
-    assert list(a.outbound.flush(session, world.now)) == []
+    assert list(a.outbound.heard(SessionOpened(session), world.now)) == []
     assert a.drops[Drop.NO_SESSION] == 5
 
 

@@ -7,6 +7,7 @@ from sim.world import PORT, Node, Weather, World, udp_packet
 from support.pki import BOTH_ENDS, HOUR, START, Authority, Leaf
 
 from proxy.drops import Drop
+from proxy.packet.icmp import error_v4, header_v4
 from proxy.session.events import CallFailed, HandshakeRefused, SessionClosed, SessionOpened
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, SESSION_LIFE
 from proxy.session.upkeep import KEEP_ALIVE, PING_PACE, PINGS_TO_END
@@ -298,6 +299,21 @@ def test_peer_with_foreign_destination_is_refused(authority: Authority) -> None:
     world.run(1)
     assert b.received == [udp_packet(A, B, b"yours")]
     assert b.drops[Drop.FOREIGN_DESTINATION] == 1
+
+
+def test_peer_that_tells_of_a_packet_to_somebody_else_is_refused(authority: Authority) -> None:
+    """An ICMP error changes the path to whoever its quote names: only the peer's own."""
+    world, a, b = two(authority)
+    for named in (B, "10.0.0.3"):
+        quoted = error_v4(memoryview(udp_packet(A, named, b"sent by A")), 3, 4, 600)
+        assert quoted is not None
+        b.send_packet(
+            header_v4(memoryview(udp_packet(A, B, b"")), 1, len(quoted) - 20) + quoted[20:]
+        )
+        world.run(1)
+    (received,) = a.received
+    assert PACKED_A + PACKED_B in received[28:]
+    assert a.drops[Drop.FOREIGN_QUOTE] == 1
 
 
 @pytest.mark.parametrize("at", [4, 8, 16, 44, 48, 57, 59, 60, 700])

@@ -16,12 +16,14 @@ from proxy.credentials.roster import HeldRoster
 from proxy.drops import Drops
 from proxy.flow.membership import Membership
 from proxy.flow.policy import Policy
+from proxy.flow.target_ports import TargetPorts
+from proxy.flow.translation import Translation
 from proxy.inbound import Inbound
 from proxy.lists.exchange import ListExchange
 from proxy.outbound import Outbound
 from proxy.packet.virtio import VNET_HEADER
 from proxy.session.cookie import Endpoint
-from proxy.session.events import CallFailed, Event, ListsHeard, SessionOpened
+from proxy.session.events import Event, ListsHeard, SessionOpened
 from proxy.session.pieces import datagrams
 from proxy.session.profile import DEFAULT_PROFILE, TlsProfile
 from proxy.session.table import SessionTable
@@ -59,8 +61,13 @@ class Node:
         self.own = credential.own.address_texts()
         self.received: list[bytes] = []
         self.frames: list[bytes] = []  # the same behind their virtio headers
-        self.told: list[bytes] = []  # ICMP errors for the pod's own applications
+        self.told: list[
+            bytes
+        ] = []  # for the pod's own applications: refusals, and packets that it sent itself
+        self.replies: list[bytes] = []  # the same behind their virtio headers
         self.events: list[Event] = []
+        self.ports: dict[int, int] = {}
+        """A Service's ports to the pod's, heeded from the next start on."""
         self.start()
 
     def start(self) -> None:
@@ -79,8 +86,26 @@ class Node:
             profile=self.profile,
         )
         self.policy = Policy(self.credential.own.identity, Rules(), enforce=True)
-        self.outbound = Outbound(self.table, own, members, self.drops, policy=self.policy)
-        self.inbound = Inbound(self.table, own, self.drops, MTU, self.policy)
+        self.translation = Translation(own, lambda _: self.world.meets)
+        ports = TargetPorts(self.ports) if self.ports else None
+        self.outbound = Outbound(
+            self.table,
+            own,
+            members,
+            self.drops,
+            policy=self.policy,
+            translation=self.translation,
+            target_ports=ports,
+        )
+        self.inbound = Inbound(
+            self.table,
+            own,
+            self.drops,
+            MTU,
+            self.policy,
+            translation=self.translation,
+            target_ports=ports,
+        )
         self.roster = HeldRoster()
         self.lists = ListExchange(self.table, self._take_list, self.drops)
 
@@ -117,18 +142,21 @@ class Node:
         self.inbound.refusals.clear()
         self.settle()
 
+    def _take(self, event: Event) -> None:
+        now = self.world.now
+        for sending in self.outbound.heard(event, now):
+            self._transmit(*sending)
+        if isinstance(event, SessionOpened):
+            self.lists.opened(event.session, now)
+        elif isinstance(event, ListsHeard):
+            self.lists.heard(event.session, event.body, now)
+
     def settle(self) -> None:
         """Send and tell what waits; then set the timer."""
         while event := self.table.next_event():
             self.events.append(event)
-            if isinstance(event, SessionOpened):
-                for sending in self.outbound.flush(event.session, self.world.now):
-                    self._transmit(*sending)
-                self.lists.opened(event.session, self.world.now)
-            elif isinstance(event, ListsHeard):
-                self.lists.heard(event.session, event.body, self.world.now)
-            elif isinstance(event, CallFailed):
-                self.outbound.give_up(event.address)
+            self._take(event)
+        self.replies += self.outbound.replies
         self.told += [frame[VNET_HEADER:] for frame in self.outbound.replies]
         self.outbound.replies.clear()
         for data, endpoint in self.table.datagrams_to_send():
@@ -174,6 +202,11 @@ class World:
         """What the path makes of a datagram's ECN field."""
         self.nat: dict[Endpoint, Endpoint] = {}
         """By a pod's own outer address and port: what others see instead."""
+        self.services: dict[str, list[str]] = {}
+        """By a Service's address: the pods to which the network translates it, each source to one."""
+        self.meets = False
+        """Whether pods believe that whom they call may be a Service."""
+        self._tracked: dict[tuple[str, str], str] = {}
         self.mtu: Callable[[str, str], int] = lambda _from, _to: 65_535
         """Bytes of UDP payload that the path between two addresses carries."""
         self.tamper: Callable[[bytes, str, str], list[bytes]] = lambda data, _from, _to: [data]
@@ -217,11 +250,24 @@ class World:
     def _deliver(self, data: bytes, source: str, endpoint: Endpoint, ecn: int) -> None:
         came_from = self.nat.get((source, PORT), (source, PORT))
         back = {outer: inner for inner, outer in self.nat.items()}
-        host, port = back.get(endpoint, endpoint)
+        host, port = self._balance(source, *back.get(endpoint, endpoint))
+        answers = [] if endpoint[0] in self.services else self._tracked.items()
+        for (client, service), pod in answers:
+            if (client, pod) == (host, source):
+                came_from = service, PORT
         node = self.nodes.get(host)
         hidden = endpoint in self.nat  # behind its NAT nobody is reached by the inner address
         if node is not None and port == PORT and not hidden:
             node.receive(data, came_from, ecn)
+
+    def _balance(self, source: str, host: str, port: int) -> Endpoint:
+        """Return where a datagram goes: a Service's as connection tracking has it, which forgets pods that are gone."""
+        pods = self.services.get(host)
+        if not pods:
+            return host, port
+        if self._tracked.get((source, host)) not in pods:
+            self._tracked[source, host] = self.random.choice(pods)
+        return self._tracked[source, host], port
 
 
 def udp_packet(source: str, destination: str, payload: bytes) -> bytes:

@@ -125,11 +125,16 @@ def leaks(captures: Mapping[str, Capture], *texts: bytes) -> dict[str, object]:
     """Give, by point, all that pods said to each other outside sessions, and each text seen."""
     found: dict[str, object] = {}
     for point, capture in captures.items():
-        plain = Counter(kind for frame in capture.frames if (kind := _plain_kind(frame)))
+        plain = plain_kinds(capture)
         seen = [text for text in texts if capture.holding(text)]
         if plain or seen:
             found[point] = (plain, seen)
     return found
+
+
+def plain_kinds(capture: Capture) -> Counter[str]:
+    """Count, by kind, what pods said to each other outside sessions."""
+    return Counter(kind for frame in capture.frames if (kind := _plain_kind(frame)))
 
 
 def _plain_kind(frame: bytes) -> str | None:

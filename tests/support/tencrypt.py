@@ -24,7 +24,7 @@ READY_SECONDS: Final = 15.0
 # Settings that a run of the tests gives to each proxy whose test does not set them itself.
 OF_EVERY_PROXY: Final[dict[str, list[str]]] = {}
 
-Setting = str | int | Sequence[str] | None
+Setting = str | int | Sequence[str] | Mapping[str, int] | None
 
 # What the command prints as JSON is judged by the tests that read it.
 Json = dict[str, Any]
@@ -120,9 +120,8 @@ class Proxy:
             **OF_EVERY_PROXY,
             **(settings or {}),
         }
-        # Strings, numbers and lists of strings are written alike in TOML and JSON.
         given = {key: value for key, value in keys.items() if value is not None}
-        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items())
+        text = "".join(f"{key} = {_toml(value)}\n" for key, value in given.items())
         self.configuration.touch(mode=0o600)
         self.configuration.write_text(text, encoding="utf-8")
         self.process: Process | None = None
@@ -189,6 +188,13 @@ class Proxy:
         if self.process is None:
             raise HarnessError(f"no proxy was started in {self.pod.label}")
         return self.process
+
+
+def _toml(value: Setting) -> str:
+    # Strings, numbers and lists of strings are written alike in TOML and JSON.
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f'"{key}" = {one}' for key, one in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _json_object(text: str) -> Json:

@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from proxy.drivers import tun
 from proxy.netagent.drivers import nft
 from proxy.netagent.drivers.netlink import Link, Netlink
 from proxy.netagent.errors import MachineLacksError, NetAgentError
-from proxy.netagent.plan import PROTOCOL, TABLE, TUNNEL, Plan
+from proxy.netagent.plan import PROTOCOL, TABLE, TUNNEL, Plan, single
 
 # Loose: a reply's source must have a route, not one by this interface; ours is by tenc0. The
 # kernel takes the larger of `all` and the device's, so this holds whatever `all` says.
@@ -58,12 +59,14 @@ def set_up(plan: Plan) -> bool:
 def refit(plan: Plan) -> None:
     """Replace filter, rules and routes of a set-up that stands, whether a daemon runs or not; tenc0 stays.
 
+    Its agent may carry out orders at the same time: what these add is neither lost nor taken for stale.
+
     Raises NetAgentError or MachineLacksError, and then refuses at least what one of both does.
     """
     with Netlink() as netlink:
         if not _has_interlock(netlink):
             raise NetAgentError("nothing is set up in this network namespace")
-        _set_interlock(netlink, plan)
+        _set_interlock(netlink, plan, nft.replace if nft.has_table() else nft.apply)
         tunnel = netlink.link(TUNNEL)
         for route in plan.tunnel_routes:
             if tunnel is not None:
@@ -169,8 +172,10 @@ def _has_interlock(netlink: Netlink) -> bool:
     return nft.has_table() or bool(netlink.routes() or netlink.rules())
 
 
-def _set_interlock(netlink: Netlink, plan: Plan) -> None:
-    nft.apply(plan.nft)
+def _set_interlock(
+    netlink: Netlink, plan: Plan, carry_out: Callable[[str], None] = nft.apply
+) -> None:
+    carry_out(plan.nft)
     for route in plan.interlock_routes:
         netlink.replace_route(route, None)
     present = netlink.rules()
@@ -238,8 +243,11 @@ def _remove_stale(netlink: Netlink, plan: Plan) -> None:
     wanted = {
         (route.destination, route.metric) for route in (*plan.interlock_routes, *plan.tunnel_routes)
     }
-    for route in netlink.routes():
-        if (route.destination, route.metric) not in wanted:
+    routes = netlink.routes()
+    # Asked for after the routes: an order adds to the filter first.
+    held = {single(address) for address in nft.ordered()}
+    for route in routes:
+        if (route.destination, route.metric) not in wanted and route.destination not in held:
             netlink.delete_route(route)
 
 

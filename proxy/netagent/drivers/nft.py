@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from proxy.netagent.errors import MachineLacksError, NetAgentError
-from proxy.netagent.filter import NFT_TABLE
+from proxy.netagent.filter import AUDIT_SECONDS, NFT_TABLE
 from proxy.netagent.settings import Address
 
 # Where PATH leaves the system's folders out, as it does for a user's sudo on Debian.
 _FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"
 _SECONDS = 30
+# Sets of what the daemon has ordered and believes to be there until it orders otherwise.
+_ADDRESSES = tuple(
+    f"{name}{version}" for name in ("members", "served", "bypass") for version in (4, 6)
+)
+_ORDERED = frozenset((*_ADDRESSES, "fresh4", "fresh6"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class Flow:
     protocol: str
     port: int
     connections: int
+    age: int  # seconds since the latest began
 
 
 def find_nft() -> str:
@@ -39,6 +46,38 @@ def find_nft() -> str:
 def apply(text: str) -> None:
     """Carry `text` out whole or not at all. Raises NetAgentError."""
     _run("-f", "-", text=text)
+
+
+def replace(text: str) -> None:
+    """Carry a whole ruleset out over one that a running agent changes; what it adds meanwhile to its sets stays.
+
+    ``text`` is `proxy.netagent.filter.ruleset`'s, which begins by deleting the table. Here chains and sets are deleted
+    one by one instead, but for those that hold what was ordered. Raises NetAgentError.
+    """
+    delete = f"delete table inet {NFT_TABLE}\n"
+    listed = json.loads(_run("-j", "list", "table", "inet", NFT_TABLE))["nftables"]
+    lines = [f"flush table inet {NFT_TABLE}"]
+    for kind in ("chain", "set"):
+        lines += [
+            f"delete {kind} inet {NFT_TABLE} {one[kind]['name']}"
+            for one in listed
+            if kind in one and not _stays(one[kind], text)
+        ]
+    apply(text.replace(delete, "\n".join([*lines, ""]), 1))
+
+
+def _stays(listed: dict[str, object], text: str) -> bool:
+    """Say whether a chain or set, as nft's JSON has it, keeps what is in it under the new ruleset."""
+    name = str(listed["name"])
+    declared = re.search(rf"^  set {name} {{(.*)$", text, re.MULTILINE)
+    if name not in _ORDERED or declared is None:
+        return False
+    if not name.startswith("fresh"):
+        return True
+    # A broken glass is open without a limit: what is limited must not outlive its beginning, nor it its end.
+    elements = listed.get("elem", [])
+    timed = isinstance(elements, list) and all("timeout" in str(one) for one in elements)
+    return timed and "elements" not in declared[1]
 
 
 def has_table() -> bool:
@@ -55,6 +94,19 @@ def members() -> list[Address]:
         for version in (4, 6)
         for element in _set_elements(f"members{version}")
     ]
+
+
+def ordered() -> set[Address]:
+    """Return all addresses that orders have added to sets of our table, members or not; each has routes."""
+    found = set[Address]()
+    for name in _ADDRESSES:
+        for listed in _set_elements(name):
+            match listed:
+                case {"elem": {"val": str(text)}} | str(text):
+                    found.add(ip_address(text))
+                case _:
+                    raise NetAgentError(f"nft lists what we did not put there: {str(listed)[:80]}")
+    return found
 
 
 def notes() -> list[str]:
@@ -81,10 +133,12 @@ def flows() -> list[Flow]:
                     case {
                         "elem": {
                             "val": {"concat": [str(address), str() | int() as protocol, int(port)]},
+                            "expires": int(left),
                             "counter": {"packets": int(packets)},
                         }
                     }:
-                        found.append(Flow(direction, address, str(protocol), port, packets))
+                        age = max(0, AUDIT_SECONDS - left)
+                        found.append(Flow(direction, address, str(protocol), port, packets, age))
                     case _:
                         raise NetAgentError(
                             f"nft lists what we did not put there: {str(listed)[:80]}"

@@ -28,7 +28,7 @@ async def seen(path: Path, *steps: Step) -> list[str | int | None]:
             raise _OverError
         step()
 
-    def take(read: str | OSError) -> None:
+    async def take(read: str | OSError) -> None:
         given.append(read.errno if isinstance(read, OSError) else read)
 
     with contextlib.suppress(_OverError):

@@ -30,9 +30,7 @@ class Agent(AgentClient):
 
 def parts() -> tuple[Agent, Membership, KernelSets]:
     agent = Agent()
-    members = Membership(
-        own=(), members=(), ranges=(), clear=(), resolvers=(), remembers_sessions=True
-    )
+    members = Membership(own=(), members=(), ranges=(), clear=(), resolvers=(), permissive=True)
     return agent, members, KernelSets(agent, members, lambda: 0.0, strict=False)
 
 
