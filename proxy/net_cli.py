@@ -3,19 +3,18 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from proxy.exits import FAILED, FINE, LACKING, NOT_SO, WRONG, say
 
 if TYPE_CHECKING:
     from proxy.netagent.plan import Plan
     from proxy.netagent.settings import Address, NetSettings
     from proxy.settings import Settings
 
-FINE, FAILED, WRONG, _, LACKING = range(5)
-DIFFERS: Final = 6
 _LONGEST_REASON: Final = 80
 
 _NET: Final = """\
@@ -70,11 +69,6 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     which.add_argument("--end", action="store_true", help="go back to what the settings say")
 
 
-def _say(message: str, code: int) -> int:
-    print(f"tencrypt: {message}", file=sys.stderr)
-    return code
-
-
 def _guarded(
     function: "Callable[[argparse.Namespace], int]",
 ) -> "Callable[[argparse.Namespace], int]":
@@ -91,11 +85,11 @@ def _guarded(
                 privileges.enter_netns(args.netns)
             return function(args)
         except (SettingsError, PlanError) as error:
-            return _say(str(error), WRONG)
+            return say(str(error), WRONG)
         except MachineLacksError as error:
-            return _say(str(error), LACKING)
+            return say(str(error), LACKING)
         except (NetAgentError, OSError) as error:
-            return _say(str(error), FAILED)
+            return say(str(error), FAILED)
 
     return guarded
 
@@ -142,7 +136,7 @@ def _down(_args: argparse.Namespace) -> int:
     from proxy.netagent.drivers import apply
 
     if apply.is_used():
-        return _say("net down: a proxy runs here: stop it first", FAILED)
+        return say("net down: a proxy runs here: stop it first", FAILED)
     apply.tear_down()
     with resolv_conf.put_back():
         print("down: plaintext flows")
@@ -156,13 +150,13 @@ def _show(args: argparse.Namespace) -> int:
     planned = _planned(net)
     if not nft.has_table():
         print("nothing is set up")
-        return DIFFERS
+        return NOT_SO
     print(nft.table(), end="")
     for note in nft.notes():
         print(f"note: {note}")
     differences = apply.differences(planned)
     print("\n".join(differences) if differences else "rules, routes and tenc0 are as planned")
-    return DIFFERS if differences else FINE
+    return NOT_SO if differences else FINE
 
 
 def _break(args: argparse.Namespace) -> int:
