@@ -11,10 +11,7 @@ __version__ = "0.1.0.dev0"
 GROUPS: Final = {
     "run": ("proxy.cli", "run a pod's proxy: everything it says to its project leaves encrypted"),
     "status": ("proxy.ask_cli", "ask a running proxy for its sessions, counters and certificate"),
-    "rekey": (
-        "proxy.ask_cli",
-        "begin new sessions, with new keys, beside those of a running proxy",
-    ),
+    "rekey": ("proxy.ask_cli", "begin new sessions, with new keys, beside those of a proxy"),
     "verify": ("proxy.ask_cli", "prove that traffic with a peer is encrypted"),
     "explain": ("proxy.ask_cli", "say what becomes of packets to an address or a name, and why"),
     "check": ("proxy.ask_cli", "whether a pod is ready for strict encryption"),
