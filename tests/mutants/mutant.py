@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SIM = "tests/sim/test_two_nodes.py"
+REFUSED = "tests/sim/test_refused_peers.py"
 TRUST = "tests/sim/test_trust.py"
 PATHS = "tests/sim/test_paths.py"
 HOSTILE = "tests/sim/test_hostile_paths.py"

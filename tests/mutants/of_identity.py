@@ -1,6 +1,6 @@
 """Checks of who a peer is, of what TLS agreed on, and of what a pod lets out, each taken out."""
 
-from mutants.mutant import CERTIFICATE, SIM, TRUST, UNIT, Mutant
+from mutants.mutant import CERTIFICATE, REFUSED, TRUST, UNIT, Mutant
 
 MUTANTS = [
     Mutant(
@@ -36,35 +36,35 @@ MUTANTS = [
         "proxy/credentials/judge.py",
         "    _check_project(peer, own)\n",
         "",
-        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+        f"{REFUSED}::test_answering_peer_with_a_wrong_certificate_is_refused",
     ),
     Mutant(
         "any time",
         "proxy/credentials/judge.py",
         "    check_times(chain_untrusted, wall)\n",
         "",
-        f"{SIM}::test_calling_peer_with_a_wrong_certificate_is_refused_and_hears_of_it",
+        f"{REFUSED}::test_calling_peer_with_a_wrong_certificate_is_refused_and_hears_of_it",
     ),
     Mutant(
         "our own addresses in another's certificate",
         "proxy/credentials/judge.py",
         "    if not may_be_own:\n        _check_not_ourselves(peer, own)\n",
         "",
-        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+        f"{REFUSED}::test_answering_peer_with_a_wrong_certificate_is_refused",
     ),
     Mutant(
         "whoever answers",
         "proxy/credentials/judge.py",
         "        _check_called(peer, called)\n",
         "        pass\n",
-        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+        f"{REFUSED}::test_answering_peer_with_a_wrong_certificate_is_refused",
     ),
     Mutant(
         "any name of the pod",
         "policy/certificate.py",
         "if dns[0] != pod_dns_name(pod, identity.namespace):",
         "if False:",
-        f"{SIM}::test_answering_peer_with_a_wrong_certificate_is_refused",
+        f"{REFUSED}::test_answering_peer_with_a_wrong_certificate_is_refused",
     ),
     Mutant(
         "any authority",
@@ -72,7 +72,7 @@ MUTANTS = [
         '            self.refusal = Dropped(reason, f"chain, depth {depth}, X509_V_ERR {error}")\n'
         "            return False\n",
         "",
-        f"{SIM}::test_peer_of_another_authority_is_refused",
+        f"{REFUSED}::test_peer_of_another_authority_is_refused",
         also=(
             "proxy/session/registry.py",
             "            self._judge_again(proven.chain, now)\n",

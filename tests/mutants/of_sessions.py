@@ -1,6 +1,6 @@
 """Checks of handshakes, records, paths and packets, each taken out."""
 
-from mutants.mutant import HOSTILE, PATHS, SIM, TRUST, UNIT, Mutant
+from mutants.mutant import HOSTILE, PATHS, REFUSED, TRUST, UNIT, Mutant
 
 MUTANTS = [
     Mutant(
@@ -8,7 +8,7 @@ MUTANTS = [
         "proxy/session/answers.py",
         "if not self._jar.is_good(header.cookie, source, header.initiator_id, now):",
         "if False:",
-        f"{SIM}::test_captured_flight_from_another_address_makes_no_state",
+        f"{REFUSED}::test_captured_flight_from_another_address_makes_no_state",
     ),
     Mutant(
         "cookie for every address",
@@ -265,21 +265,21 @@ MUTANTS = [
         "proxy/inbound.py",
         "if source not in session.peer.addresses:",
         "if False:",
-        f"{SIM}::test_peer_with_foreign_source_is_refused",
+        f"{REFUSED}::test_peer_with_foreign_source_is_refused",
     ),
     Mutant(
         "any quote",
         "proxy/inbound.py",
         "if quotes_another(packet_untrusted, self._own, session.peer.addresses):",
         "if False:",
-        f"{SIM}::test_peer_that_tells_of_a_packet_to_somebody_else_is_refused",
+        f"{REFUSED}::test_peer_that_tells_of_a_packet_to_somebody_else_is_refused",
     ),
     Mutant(
         "any inner destination",
         "proxy/inbound.py",
         "if destination not in self._own:",
         "if False:",
-        f"{SIM}::test_peer_with_foreign_destination_is_refused",
+        f"{REFUSED}::test_peer_with_foreign_destination_is_refused",
     ),
     Mutant(
         "redirects, source routes and neighbour discovery pass",
@@ -295,34 +295,34 @@ MUTANTS = [
         "                session = self._registry.establish(responder, now)\n"
         "                moved = dict.fromkeys(session.peer.addresses, session)\n"
         "                self._registry.current.update(moved)\n",
-        f"{SIM}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
+        f"{REFUSED}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
     ),
     Mutant(
         "receiver index not bound",
         "proxy/session/keys.py",
         "        (responder.index, 4),\n",
         "",
-        f"{SIM}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
+        f"{REFUSED}::test_altering_a_flight_spoils_that_attempt_and_ends_no_session",
     ),
     Mutant(
         "every HINT is believed",
         "proxy/session/table.py",
         "if not recent or not self._registry.pairs[pair_key(session.peer)].heed_hint(now):",
         "if False:",
-        f"{SIM}::test_forged_hint_starts_a_handshake_at_most_and_rarely",
+        f"{REFUSED}::test_forged_hint_starts_a_handshake_at_most_and_rarely",
     ),
     Mutant(
         "HINTs without end",
         "proxy/session/table.py",
         "if self._hints[bucket] < _HINTS_A_BUCKET:",
         "if True:",
-        f"{SIM}::test_hints_are_few_however_many_strange_records_come",
+        f"{REFUSED}::test_hints_are_few_however_many_strange_records_come",
     ),
     Mutant(
         "a finished handshake's copies begin another",
         "proxy/session/answers.py",
         "if header.responder_id or key in self._tombstones:",
         "if header.responder_id:",
-        f"{SIM}::test_late_copy_of_a_finished_handshake_begins_no_other",
+        f"{REFUSED}::test_late_copy_of_a_finished_handshake_begins_no_other",
     ),
 ]

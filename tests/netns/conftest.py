@@ -1,9 +1,10 @@
 """What tests across real namespaces need, and pods to run them on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from support.agent import Agent
 from support.machine import lacking
 from support.namespaces import Fabric, clean_stale
 from support.netagent import Pair
@@ -32,3 +33,16 @@ def pair() -> Iterator[Pair]:
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture
+def agent(pair: Pair) -> Iterator[Callable[[str], Agent]]:
+    running: list[Agent] = []
+
+    def start(how: str) -> Agent:
+        running.append(Agent(pair.a, how))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()

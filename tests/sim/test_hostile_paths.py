@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from sim.nodes import PACKED_A, PACKED_B, A, B, agree, sealing_id, two
 from sim.test_paths import FOUND_OUT, OTHER, endpoint_of_a, talking
 from sim.test_trust import adopt
-from sim.test_two_nodes import PACKED_A, PACKED_B, A, B, agree, sealing_id, two
 from sim.world import LARGEST, PORT, Node, World, udp_packet
 from support.pki import Authority, Leaf
 

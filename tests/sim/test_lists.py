@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from sim.test_two_nodes import PACKED_A, PACKED_B, A, B
+from sim.nodes import PACKED_A, PACKED_B, A, B
 from sim.world import Node, Weather, World, udp_packet
 from support.pki import START, Authority, Leaf
 from support.rosters import Lists, make_roster

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from sim.test_two_nodes import A6, B6, PACKED_B, STRANGE_RECORD, A, B, two
+from sim.nodes import A6, B6, PACKED_B, STRANGE_RECORD, A, B, two
 from sim.world import PORT, Node, Weather, World, udp_packet
 from support.pki import START, Authority, Leaf
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from sim.test_two_nodes import A6, B6, PACKED_A, PACKED_B, A, B, two
+from sim.nodes import A6, B6, PACKED_A, PACKED_B, A, B, two
 from sim.world import LARGEST, PORT, Node, Weather, World, udp_packet
 from support.pki import Authority
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sim.test_two_nodes import PACKED_A, PACKED_B, A, B, agree, sealing_id, two
+from sim.nodes import PACKED_A, PACKED_B, A, B, agree, sealing_id, two
 from sim.world import Node, World, udp_packet
 from support.pki import START, Authority, Leaf
 

@@ -9,20 +9,14 @@ from typing import Final
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+from support import netagent
+
 from proxy.flow.clearance import parse_clearance
 from proxy.netagent.plan import NetSettings, Plan, plan
 
 FOLDER: Final = Path(__file__).parents[1] / "golden"
 
-_MEMBERS: Final = NetSettings(
-    interface="eth0",
-    interface_mtu=1500,
-    addresses=(ip_address("10.9.0.1"), ip_address("fd00:9::1")),
-    members=(ip_network("10.9.0.0/24"), ip_network("fd00:9::/64")),
-    session_port=15820,
-    uid=15443,
-    gid=15443,
-)
+_MEMBERS: Final = replace(netagent.SETTINGS, session_port=15820)
 _CLUSTER: Final = replace(
     _MEMBERS,
     members=(),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from support.naive import crc32c
 from support.namespaces import Namespace, Pod, family_of
 from support.processes import HarnessError, Process
 
@@ -254,15 +255,5 @@ def sctp_packet(source_port: int, destination_port: int, user_data: bytes) -> by
     padding = bytes(-len(user_data) % 4)
     chunk = struct.pack("!BBHIHHI", 0, 3, 16 + len(user_data), 1, 0, 0, 0) + user_data + padding
     header = struct.pack("!HHI", source_port, destination_port, 0x54435450)
-    checksum = _crc32c(header + bytes(4) + chunk).to_bytes(4, "little")
+    checksum = crc32c(header + bytes(4) + chunk).to_bytes(4, "little")
     return header + checksum + chunk
-
-
-def _crc32c(data: bytes) -> int:
-    """CRC-32C, bit by bit (RFC 9260 appendix A)."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF

@@ -4,18 +4,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.netagent import SETTINGS as BOTH
 
 from proxy.netagent.plan import NetSettings, PlanError, Route, plan
 
-BOTH = NetSettings(
-    interface="eth0",
-    interface_mtu=1500,
-    addresses=(ip_address("10.9.0.1"), ip_address("fd00:9::1")),
-    members=(ip_network("10.9.0.0/24"), ip_network("fd00:9::/64")),
-    session_port=15443,
-    uid=15443,
-    gid=15443,
-)
 ONLY_V4 = replace(BOTH, addresses=BOTH.addresses[:1], members=BOTH.members[:1])
 
 
