@@ -16,11 +16,11 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 # The tests' folder is on the path only now.
+from support.cache import UnavailableError
 from support.machine import lacking
 from support.namespaces import clean_stale
 
 from bench import chart, machine, report
-from bench.cache import UnavailableError
 from bench.peers import Family, Peer
 from bench.plan import all_alone, all_peers, all_works
 from bench.results import Results

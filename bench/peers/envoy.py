@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from support.cache import python_package
 from support.namespaces import Fabric, Pod
 
-from bench.cache import python_package
 from bench.peers import CLIENT, PORTS, SERVER, Family, Link, outer, pair
 from bench.peers.certificates import Files, issue_pair
 

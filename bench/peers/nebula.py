@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from support.cache import go_programs
 from support.namespaces import Fabric
 from support.processes import run
 
-from bench.cache import go_programs
 from bench.peers import Family, Link, outer, overlay, pair
 
 PACKAGE: Final = "github.com/slackhq/nebula/cmd/"

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from support.cache import program
 from support.namespaces import Fabric
 from support.processes import run
 
-from bench.cache import program
 from bench.peers import CLIENT, SERVER, Family, Link, outer, overlay, pair
 from bench.peers.certificates import issue_pair
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from support.cache import go_programs, program
 from support.namespaces import Fabric, Pod
 from support.processes import Process, run
 
-from bench.cache import go_programs, program
 from bench.peers import CLIENT, SERVER, Family, Link, outer, overlay, pair
 
 MODULE: Final = "golang.zx2c4.com/wireguard"

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from support.cache import c_program
 from support.namespaces import Fabric
 from support.processes import Process
 
-from bench.cache import c_program
 from bench.peers import Family, Link, outer, overlay, pair
 
+SOURCE: Final = Path(__file__).parents[1] / "yardstick.c"
 PORT: Final = 15443
 MTU: Final[dict[Family, int]] = {4: 1420, 6: 1400}
 """1,500 less outer headers (28, 48), 24 bytes of ours, virtio header (10) and tag (16), rounded off."""
@@ -26,11 +28,11 @@ class Yardstick:
 
     def prepare(self) -> str:
         """Compile it."""
-        return f"bench/yardstick.c, {c_program('yardstick', 'crypto').parent.name.split('-')[1]}"
+        return f"bench/yardstick.c, {c_program(SOURCE, 'crypto').parent.name.split('-')[1]}"
 
     def start(self, fabric: Fabric, family: Family) -> Link:
         """Start both ends and give their devices addresses."""
-        binary = c_program("yardstick", "crypto")
+        binary = c_program(SOURCE, "crypto")
         pods, processes = pair(fabric), {}
         for pod, other in zip(pods, reversed(pods), strict=True):
             ends = (outer(pod, family), outer(other, family), PORT, MTU[family])

@@ -11,6 +11,9 @@ from support.processes import HarnessError, Process
 
 from bench.peers import Link
 
+LOAD: Final = Path(__file__).parents[1] / "load.c"
+"""The program that sends, and answers, datagrams."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from support.cache import program
 from support.processes import HarnessError
 
 from bench import machine
-from bench.cache import program
 from bench.peers import Link
 from bench.work import running
 

@@ -20,11 +20,11 @@ from shutil import which
 from time import perf_counter
 from typing import Final
 
+from support.cache import UnavailableError
 from support.dns_server import dnsmasq_here, free_port
 from support.processes import HarnessError, Process
 
 from bench import machine
-from bench.cache import UnavailableError
 from proxy.dns import wire
 
 ALONE: Final = "dnsmasq alone"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.cache import c_program
 from support.processes import HarnessError
 
-from bench.cache import c_program
 from bench.peers import Link
-from bench.work import number, running
+from bench.work import LOAD, number, running
 
 PORT: Final = 7778
 MARGIN_SECONDS: Final = 30.0
@@ -38,11 +38,11 @@ class Flood:
 
     def prepare(self) -> None:
         """Compile the program."""
-        c_program("load")
+        c_program(LOAD)
 
     def run(self, link: Link, seconds: float) -> dict[str, float]:
         """Send; thousands a second that arrived."""
-        load = c_program("load")
+        load = c_program(LOAD)
         headers = 48 if ":" in link.address else 28
         size = SMALL if self.small else PACKET - headers
         command: list[str | Path] = [

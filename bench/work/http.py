@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.cache import program
 from support.processes import HarnessError
 from support.servers import NGINX_CONFIGURATION
 
-from bench.cache import program
 from bench.peers import Link
 from bench.work import running
 

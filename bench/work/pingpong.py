@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.cache import c_program
 from support.processes import wait_for
 
 from bench import machine
-from bench.cache import c_program
 from bench.peers import Link
-from bench.work import bulk, number, running
+from bench.work import LOAD, bulk, number, running
 
 PORT: Final = 7777
 FLOWING_BYTES: Final = 5_000_000
@@ -41,11 +41,11 @@ class PingPong:
 
     def prepare(self) -> None:
         """Compile the program."""
-        c_program("load")
+        c_program(LOAD)
 
     def run(self, link: Link, seconds: float) -> dict[str, float]:
         """Measure; p50 and p99 in microseconds."""
-        load = c_program("load")
+        load = c_program(LOAD)
         command: list[str | Path] = [load, "ping", link.address, str(PORT), f"{seconds:g}"]
         with (
             running(link.server, [load, "pong", str(PORT)], PORT),

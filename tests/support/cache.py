@@ -1,7 +1,7 @@
-"""What is built once and kept outside the tree: other peers' programs, and our own in C.
+"""What is built once and kept outside the tree: servers and peers in Go, our own programs in C, PyPI's programs.
 
-Each thing has a folder NAME-VERSION under ${XDG_CACHE_HOME:-~/.cache}/tencrypt-bench. It is made under another
-name and renamed when it is complete, so a build that was interrupted is no build.
+Each thing has a folder NAME-VERSION under ${XDG_CACHE_HOME:-~/.cache}/tencrypt. It is made under another name and
+renamed when it is complete, so a build that was interrupted is no build.
 """
 
 import hashlib
@@ -16,21 +16,20 @@ from typing import Final
 
 from support.processes import HarnessError, run
 
-HERE: Final = Path(__file__).parent
-REQUIREMENTS: Final = HERE.parent / "requirements/bench.txt"
+REQUIREMENTS: Final = Path(__file__).parents[2] / "requirements/bench.txt"
 BUILD_SECONDS: Final = 900.0
 OLDEST_GO: Final = (1, 25)
-"""Nebula 1.11 asks for it."""
+"""Nebula 1.11 and OpenBao 2.4 ask for it."""
 
 
 class UnavailableError(Exception):
-    """A peer, or a program that a work needs, cannot be had here; the text says why, in one line."""
+    """A program cannot be had here; the text says why, in one line."""
 
 
 def cache_directory() -> Path:
     """Where built things are kept (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "tencrypt-bench"
+    return Path(home) / "tencrypt"
 
 
 def program(name: str) -> str:
@@ -83,34 +82,47 @@ def python_package(name: str) -> tuple[Path, str]:
 
 def go_programs(name: str, version: str, *packages: str) -> Path:
     """Build Go programs at a version, checksums by Go's own database; the folder that holds them."""
-
-    def install(place: Path) -> None:
-        work = place / "build"
-        environment = {
-            **os.environ,
-            "GOBIN": str(place),
-            "GOPATH": str(work / "path"),
-            "GOCACHE": str(work / "cache"),
-            "GOFLAGS": "-modcacherw",  # else the folder cannot be removed
-        }
-        words = [f"{package}@{version}" for package in packages]
-        run([_go(), "install", *words], timeout=BUILD_SECONDS, env=environment)
-        shutil.rmtree(work)
-
-    return built(f"{name}-{version}", install)
+    words = [f"{package}@{version}" for package in packages]
+    return built(f"{name}-{version}", lambda place: _go_run(place, "install", *words))
 
 
-def c_program(name: str, *libraries: str) -> Path:
-    """Compile bench/NAME.c; the version is a hash of its text."""
-    source = HERE / f"{name}.c"
+def go_module(name: str, source: Path, *flags: str) -> Path:
+    """Build the program of a module that is kept here, checksums by its own go.sum; the folder that holds it."""
+    digest = hashlib.sha256(repr(flags).encode())
+    for file in sorted(source.iterdir()):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    words = ("-mod=readonly", "-trimpath", "-buildvcs=false", *flags)
+
+    def build(place: Path) -> None:
+        _go_run(place, "build", "-C", str(source), *words, "-o", str(place / name), ".")
+
+    return built(f"{name}-{digest.hexdigest()[:12]}", build)
+
+
+def _go_run(place: Path, *words: str) -> None:
+    work = place / "build"
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOBIN": str(place),
+        "GOPATH": str(work / "path"),
+        "GOCACHE": str(work / "cache"),
+        "GOFLAGS": "-modcacherw",  # else the folder cannot be removed
+    }
+    run([_go(), *words], timeout=BUILD_SECONDS, env=environment)
+    shutil.rmtree(work)
+
+
+def c_program(source: Path, *libraries: str) -> Path:
+    """Compile a file of C; the version is a hash of its text."""
     compiler = program("cc")
     version = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
 
     def compile_it(place: Path) -> None:
-        options = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", place / name, source)
+        options = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", place / source.stem, source)
         run([compiler, *options, *(f"-l{library}" for library in libraries)], timeout=BUILD_SECONDS)
 
-    return built(f"{name}-{version}", compile_it) / name
+    return built(f"{source.stem}-{version}", compile_it) / source.stem
 
 
 def _go() -> str:

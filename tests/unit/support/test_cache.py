@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
+from support import cache
 from support.processes import HarnessError
-
-from bench import cache
 
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "tencrypt-bench"
+    return tmp_path / "tencrypt"
 
 
 def test_a_thing_is_built_once(kept: Path) -> None:
