@@ -266,7 +266,8 @@ class Outbound:
 
     def _refuse(self, packet: memoryview, reason: Drop = Drop.POLICY_OUT) -> None:
         """Tell the application that sent a parsed packet."""
-        self._reply(refuse(packet, prohibited=reason is not Drop.NO_ENDPOINT))
+        prohibited, passes = reason is not Drop.NO_ENDPOINT, reason is not Drop.POLICY_OUT
+        self._reply(refuse(packet, prohibited=prohibited, passes=passes))
 
     def _reply(self, packet: bytes | None) -> None:
         """Write to tenc0 what speaks of a packet as it would have left, in the addresses that its application knows."""

@@ -63,7 +63,7 @@ def join(  # noqa: PLR0913 - what it joins
         own,
         project.members,
         drops,
-        lookups=Lookups(possible=bool(project.dns.ways)),
+        lookups=Lookups(possible=project.may_name),
         policy=policy,
         translation=translation,
         target_ports=target_ports,

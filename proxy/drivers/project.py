@@ -36,6 +36,9 @@ _KEPT: Final = "known before the restart"
 
 _SHOUT: Final = 60.0
 
+_ROSTER_SECONDS: Final = 5.0
+"""How long an address that nobody has named may wait for the first roster, as packets wait for a session."""
+
 
 class Project:
     """Membership's facts come here, and go from here to the kernel."""
@@ -75,7 +78,7 @@ class Project:
         )
         for address in kept:
             self._keep(address)
-        self.has_roster = False
+        self._roster_came = asyncio.Event()
         self.services = ServiceMap(
             settings,
             own,
@@ -172,6 +175,11 @@ class Project:
                 self.members.zone(address, *found, self._now())
         except Dropped as dropped:
             self._drops[dropped.reason] += 1
+        # Packets of open connections come as soon as we run, and must not be refused for want of a list on its way.
+        if self.members.judge(address).kind is Kind.UNKNOWN and not self.knows_pods():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ROSTER_SECONDS):
+                    await self._roster_came.wait()
         done()
 
     async def _reverse(self, address: bytes) -> str:
@@ -218,8 +226,18 @@ class Project:
 
     def roster(self, entries: dict[bytes, str]) -> None:
         """Take the addresses of the signed roster, with their pods' names."""
-        self.has_roster = True
+        self._roster_came.set()
         self.members.roster(entries)
+
+    @property
+    def has_roster(self) -> bool:
+        """Whether the signed list has come."""
+        return self._roster_came.is_set()
+
+    @property
+    def may_name(self) -> bool:
+        """Whether an address that nobody has named may be a member all the same: DNS or a roster may say so."""
+        return bool(self.dns.ways) or self._settings.roster
 
     def knows_pods(self) -> bool:
         """Say whether the list of the project's pods has come, if one shall."""

@@ -1,4 +1,4 @@
-"""What tells an application, or a peer's, at once that its packet was refused: TCP reset, or ICMP prohibited."""
+"""What tells an application, or a peer's, at once that its packet was refused: TCP reset, or an ICMP error."""
 
 from struct import Struct
 from typing import Final
@@ -12,12 +12,16 @@ _TCP_HEADER: Final = Struct(">HHIIBBHHH")
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
 
-def refuse(packet: memoryview, *, prohibited: bool = True) -> bytes | None:
+def refuse(packet: memoryview, *, prohibited: bool = True, passes: bool = False) -> bytes | None:
     """Return the packet that tells a parsed packet's sender, from its destination; None where none may be sent.
 
     TCP: a reset that the sender's kernel believes, for it fits the segment (RFC 9293 section 3.10.7.1); else ICMP
     "administratively prohibited", or "port unreachable" where nobody prohibits it (RFC 1812 section 5.2.7.1, RFC 4443
     section 3.1).
+
+    Where the reason ``passes``, as a peer that starts anew, a connection that is open must not end by it: it hears that
+    there is no way now, ICMP "host unreachable" or ICMPv6 "no route", which its kernel keeps as a soft error (RFC 1122
+    section 4.2.3.9) and takes as leave to try again soon (RFC 6069).
     """
     transport = find_transport(packet)
     is_v4 = packet[0] >> 4 == 4
@@ -32,6 +36,8 @@ def refuse(packet: memoryview, *, prohibited: bool = True) -> bytes | None:
     )
     if flags & _RST:
         return None
+    if passes and flags & (_SYN | _ACK) != _SYN:
+        return error_v4(packet, 3, 1) if is_v4 else error_v6(packet, 1, 0)
     if flags & _ACK:
         numbers, answer = (acknowledged, 0), _RST
     else:

@@ -13,6 +13,21 @@ GOLDEN = (
 
 MUTANTS = [
     Mutant(
+        "an open connection that is reset by what passes",
+        "proxy/packet/refusal.py",
+        "if passes and flags & (_SYN | _ACK) != _SYN:",
+        "if False:",
+        "tests/unit/proxy/packet/test_refusal.py"
+        "::test_an_open_connection_is_not_ended_by_what_passes_and_one_that_begins_is",
+    ),
+    Mutant(
+        "a restart that knows nobody yet",
+        "proxy/drivers/project.py",
+        "is Kind.UNKNOWN and not self.knows_pods():",
+        "is Kind.UNKNOWN and False:",
+        "tests/unit/proxy/drivers/test_project.py::test_an_address_waits_for_the_first_roster",
+    ),
+    Mutant(
         "an order names any address",
         "proxy/netagent/orders.py",
         "if address in self._never or is_special(network):",

@@ -4,11 +4,14 @@ import pytest
 from sim.nodes import A6, B6, FAIR, FOUL, PACKED_A, PACKED_B, SECRET, A, B, agree, sealing_id, two
 from sim.world import Weather, udp_packet
 from support.pki import Authority
+from support.segmentation import TCP, Connection
 
 from proxy.drops import Drop
 from proxy.session.events import CallFailed, SessionClosed, SessionOpened
 from proxy.session.session import RENEW_AFTER, RETIRED_LIFE, SESSION_LIFE
 from proxy.session.upkeep import KEEP_ALIVE, PING_PACE, PINGS_TO_END
+
+SYN, RST, ACK = 2, 4, 16
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +174,23 @@ def test_orderly_stop_tells_the_peer(authority: Authority) -> None:
     a.settle()
     world.run(1)
     assert not b.table.sessions
+
+
+@pytest.mark.parametrize("flags", [ACK, SYN | ACK])
+def test_open_connection_is_not_reset_by_a_peer_that_is_away(
+    authority: Authority, flags: int
+) -> None:
+    world, a, _ = two(authority)
+    away = Connection(PACKED_A, b"\x0a\0\0\x4d", TCP)
+    a.send_packet(away.packet(b"", flags=flags))
+    world.run(10)
+    (told,) = a.told
+    assert (told[9], told[20], told[21]) == (1, 3, 1)  # ICMP, host unreachable
+    a.told.clear()
+    a.send_packet(away.packet(b"", flags=SYN))
+    world.run(10)
+    (told,) = a.told
+    assert (told[9], told[33]) == (TCP, RST | ACK)
 
 
 def test_nobody_there_gives_the_packet_up_and_says_so(authority: Authority) -> None:

@@ -126,3 +126,20 @@ def test_of_a_packet_in_fragments_the_first_alone_is_answered(ends: tuple[bytes,
     assert refuse(fragment(0)) is not None
     assert refuse(fragment(1)) is None
     assert refuse(fragment(185)) is None
+
+
+@pytest.mark.parametrize(("ends", "soft"), [((A, B), (1, 3, 1)), ((A6, B6), (58, 1, 0))])
+def test_an_open_connection_is_not_ended_by_what_passes_and_one_that_begins_is(
+    ends: tuple[bytes, bytes], soft: tuple[int, int, int]
+) -> None:
+    for flags in (ACK, SYN | ACK, FIN | ACK):
+        packet = segment(*ends, 1, 2, flags, b"text")
+        answer = refuse(memoryview(packet), passes=True)
+        assert answer is not None
+        icmp = upper_of(answer, soft[0])
+        assert (icmp[0], icmp[1]) == soft[1:]
+        assert packet.startswith(icmp[8:])
+    begins = memoryview(segment(*ends, 1, 0, SYN, b""))
+    assert refuse(begins, passes=True) == refuse(begins)
+    question = memoryview(Connection(*ends, UDP).packet(b"question"))
+    assert refuse(question, passes=True) == refuse(question)
