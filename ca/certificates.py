@@ -4,29 +4,23 @@ All pass OpenSSL's X509_V_FLAG_X509_STRICT (RFC 5280). Every certificate begins 
 ends after the root.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.x509.oid import NameOID
+from typing_extensions import override
 
-from ca.messages import Address
-from ca.profile import ApprovedRequest
-from policy.identity import ca_uri, check_trust_domain, lists_uri, pod_dns_name
+from ca.signer import Signer, Wanted
+from policy.identity import check_trust_domain
 
 BACKDATED: Final = timedelta(minutes=5)
 """A pod joins before it knows the CA's time: a clock that lags must not make a new certificate invalid."""
 
 COMMON_NAME: Final = "Tencrypt project CA"
-
-_POD_PURPOSES: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,73 +73,53 @@ def trust_domain_of(root: x509.Certificate) -> str:
     return check_trust_domain(uris[0].removeprefix("spiffe://"))
 
 
-def pod_certificate(
-    issuer: Issuer, approved: ApprovedRequest, wall: datetime, life: timedelta
-) -> x509.Certificate:
-    """Return a pod's certificate: whatever it says comes from the claims."""
-    claims = approved.claims
-    names: list[x509.GeneralName] = [
-        x509.UniformResourceIdentifier(claims.identity.uri),
-        x509.DNSName(pod_dns_name(claims.pod, claims.namespace)),
-        *(x509.IPAddress(address) for address in claims.addresses),
-    ]
-    return _sign_leaf(issuer, approved.public_key, names, _POD_PURPOSES, (wall, life))
+class KeySigner(Signer):
+    """Signs with a key at hand."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        """Sign as ``issuer``; raises ValueError where its root names no trust domain."""
+        self.issuer = issuer
+        self._trust_domain = trust_domain_of(issuer.root)
+
+    @property
+    @override
+    def trust_domain(self) -> str:
+        return self._trust_domain
+
+    @property
+    @override
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        return (self.issuer.root,)
+
+    @override
+    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
+        return (sign_leaf(self.issuer, wanted, wall, life),)
 
 
-def server_certificate(
-    issuer: Issuer,
-    public_key: EllipticCurvePublicKey,
-    addresses: Iterable[Address],
-    wall: datetime,
-    life: timedelta,
-) -> x509.Certificate:
-    """Return the CA service's own certificate; clients go by its URI, people's tools by its addresses."""
-    names: list[x509.GeneralName] = [
-        x509.UniformResourceIdentifier(ca_uri(trust_domain_of(issuer.root))),
-        *(x509.IPAddress(address) for address in addresses),
-    ]
-    purposes = (ExtendedKeyUsageOID.SERVER_AUTH,)
-    return _sign_leaf(issuer, public_key, names, purposes, (wall, life))
-
-
-def list_signer_certificate(
-    issuer: Issuer, public_key: EllipticCurvePublicKey, wall: datetime, life: timedelta
-) -> x509.Certificate:
-    """Return the certificate of a key that signs lists; without extended key usage it is no end of TLS to us."""
-    names = [x509.UniformResourceIdentifier(lists_uri(trust_domain_of(issuer.root)))]
-    return _sign_leaf(issuer, public_key, names, (), (wall, life))
-
-
-def _sign_leaf(
-    issuer: Issuer,
-    public_key: EllipticCurvePublicKey,
-    names: Sequence[x509.GeneralName],
-    purposes: Sequence[ObjectIdentifier],
-    time: tuple[datetime, timedelta],
-) -> x509.Certificate:
-    wall, life = time
+def sign_leaf(issuer: Issuer, wanted: Wanted, wall: datetime, life: timedelta) -> x509.Certificate:
+    """Return the certificate that is wanted; it ends with the root at the latest."""
     begins = wall.replace(microsecond=0)
     issuer_identifier = issuer.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
         .issuer_name(issuer.root.subject)
-        .public_key(public_key)
+        .public_key(wanted.public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins - BACKDATED)
         .not_valid_after(min(begins + life, issuer.root.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_ca=False), critical=True)
         # Critical, for the subject is empty (RFC 5280 section 4.2.1.6).
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.SubjectAlternativeName(wanted.names), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(wanted.public_key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier.value),
             critical=False,
         )
     )
-    if purposes:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    if wanted.purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(wanted.purposes), critical=False)
     return builder.sign(issuer.key, hashes.SHA256())
 
 

@@ -222,12 +222,12 @@ def _serve(args: argparse.Namespace) -> int:
             f"--listen {args.listen!r}: ADDR:PORT, as 10.0.1.1:8443 or [fd00::1]:8443"
         ) from None
     directory: Path = args.dir
-    backend = file_backend.FileBackend.open(directory, _passphrase(args.passphrase_file))
-    if backend.issuer.root.not_valid_after_utc <= _wall():
+    signer = file_backend.open_signer(directory, _passphrase(args.passphrase_file))
+    if signer.roots[0].not_valid_after_utc <= _wall():
         raise _UsageError(f"{directory}: its root has ended: make a new CA")
     store = file_backend.FileStore(directory)
     store.leases()  # a damaged store is told now and not to the first pod
-    service = server.Service(store, backend, life, _wall, audit.lines(_wall))
+    service = server.Service(store, signer, life, _wall, audit.lines(_wall))
     with file_backend.sole_server(directory):
         try:
             asyncio.run(_serve_until_signal(service, host, port))
@@ -244,7 +244,6 @@ async def _serve_until_signal(service: "Service", host: "Address", port: int) ->
 
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from ca.certificates import trust_domain_of
     from ca.drivers import server
     from ca.messages import root_fingerprint
 
@@ -252,10 +251,12 @@ async def _serve_until_signal(service: "Service", host: "Address", port: int) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with server.serve(service, host, port) as bound:
-        root = service.backend.issuer.root
+        root = service.signer.roots[0]
         where = f"https://{f'[{host}]' if host.version == 6 else host}:{bound}"
         fingerprint = root_fingerprint(root.public_bytes(Encoding.DER))
-        print(f"CA of {trust_domain_of(root)} ready at {where}, root {fingerprint}", flush=True)
+        print(
+            f"CA of {service.signer.trust_domain} ready at {where}, root {fingerprint}", flush=True
+        )
         await stop.wait()
 
 

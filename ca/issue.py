@@ -6,7 +6,7 @@ In this order:
    request is read before. At a renewal `ca.renew` says whose the caller's certificate is.
 2. `issue`: no other token's certificate holds one of its addresses,
 3. the CSR asks for nothing and proves its key, which at a renewal is a fresh one,
-4. the backend signs what the token's record says,
+4. the signer signs what the token's record says,
 5. the lease is on record before the certificate leaves.
 
 A token may be used again until it expires: a pod that is restarted comes back with a new key and the same
@@ -33,8 +33,9 @@ from ca.messages import (
     parse_token,
     token_hash,
 )
-from ca.profile import ApprovedRequest, judge_csr
+from ca.profile import judge_csr
 from ca.refusal import Refusal, Refused
+from ca.signer import Signer, for_pod
 
 _BEARER: Final = "Bearer "
 
@@ -58,19 +59,6 @@ class Store(Protocol):
 
     def put_leases(self, leases: Iterable[Lease]) -> None:
         """Put these in the place of all earlier ones, durably."""
-
-
-class Backend(Protocol):
-    """What holds the CA's key, and signs."""
-
-    @property
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        """The project's roots."""
-
-    def sign(
-        self, approved: ApprovedRequest, wall: datetime, life: timedelta
-    ) -> tuple[x509.Certificate, ...]:
-        """Return the chain, leaf first, without the root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +92,7 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     claims: JoinClaims,
     body_untrusted: bytes,
     store: Store,
-    backend: Backend,
+    signer: Signer,
     *,
     wall: datetime,
     life: timedelta,
@@ -124,15 +112,15 @@ def issue(  # noqa: PLR0913 - who, what, from where, when and for how long
     key = key_hash(approved.public_key)
     if key == by_key:
         raise Refused(Refusal.KEY_REUSED, "a renewal is for a fresh key")
-    if any(root.not_valid_after_utc <= wall for root in backend.roots):
+    if any(root.not_valid_after_utc <= wall for root in signer.roots):
         raise Refused(Refusal.ROOT_ENDED, "the CA's root has ended")
-    chain = backend.sign(approved, wall, life)
+    chain = signer.sign(for_pod(approved), wall, life)
     leaf = chain[0]
     ends = int(leaf.not_valid_after_utc.timestamp())
     certified = Certified(f"{leaf.serial_number:x}", key, ends)
     leases = lease_to(leases, claims, certified, wall.timestamp(), by_key)
     store.put_leases(leases)
-    response = SignResponse(_pem(chain), _pem(backend.roots), wall.timestamp())
+    response = SignResponse(_pem(chain), _pem(signer.roots), wall.timestamp())
     return Issued(response, leases[-1])
 
 

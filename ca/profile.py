@@ -13,6 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca.messages import JoinClaims
@@ -28,6 +29,8 @@ class ApprovedRequest:
 
     public_key: EllipticCurvePublicKey
     claims: JoinClaims
+    csr: str = ""
+    """What proves the key (PEM); empty where nothing has to be proved."""
 
 
 def judge_csr(csr_untrusted: str, claims: JoinClaims) -> ApprovedRequest:
@@ -35,13 +38,13 @@ def judge_csr(csr_untrusted: str, claims: JoinClaims) -> ApprovedRequest:
     if len(csr_untrusted) > LARGEST_CSR:
         raise Refused(Refusal.CSR_MALFORMED, f"a CSR has at most {LARGEST_CSR} characters")
     try:
-        return ApprovedRequest(_judge(csr_untrusted.encode("ascii")), claims)
+        csr = x509.load_pem_x509_csr(csr_untrusted.encode("ascii"))
+        return ApprovedRequest(_judge(csr), claims, csr.public_bytes(Encoding.PEM).decode("ascii"))
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise Refused(Refusal.CSR_MALFORMED, "not a PKCS #10 CSR in PEM") from None
 
 
-def _judge(pem_untrusted: bytes) -> EllipticCurvePublicKey:
-    csr = x509.load_pem_x509_csr(pem_untrusted)
+def _judge(csr: x509.CertificateSigningRequest) -> EllipticCurvePublicKey:
     key = csr.public_key()
     # The key comes first: verifying costs little for P-256 alone.
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.certificates import Issuer, list_signer_certificate, trust_domain_of
 from ca.issue import Store
 from ca.lease import Lease, live_leases
 from ca.lists import (
@@ -30,6 +29,7 @@ from ca.lists import (
     encode_envelope,
     encode_roster,
 )
+from ca.signer import Signer, for_lists, make_csr
 
 SIGNER_LIFE: Final = timedelta(hours=24)
 """Life of the list signer's certificate, whose key is replaced at half of it."""
@@ -69,12 +69,16 @@ def entries_of(leases: Iterable[Lease], namespace: str, wall: float) -> tuple[Ro
 class ListSigner:
     """A key in memory that signs lists, and its certificate."""
 
-    def __init__(self, issuer: Issuer, wall: datetime) -> None:
-        """Make a key, and have it certified by the issuer for `SIGNER_LIFE`."""
+    def __init__(self, signer: Signer, wall: datetime) -> None:
+        """Make a key, and have it certified for `SIGNER_LIFE`; raises `SignerError`."""
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = list_signer_certificate(
-            issuer, self._key.public_key(), wall, SIGNER_LIFE
-        )
+        wanted = for_lists(self._key.public_key(), signer.trust_domain, make_csr(self._key))
+        self._chain = signer.sign(wanted, wall, SIGNER_LIFE)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The key's."""
+        return self._chain[0]
 
     def is_fresh(self, wall: datetime) -> bool:
         """Say whether the first half of the certificate's life lasts."""
@@ -83,7 +87,7 @@ class ListSigner:
 
     def sign(self, payload: bytes) -> bytes:
         """Return the payload's envelope; raises `ca.messages.MessageError` where it is too large."""
-        chain = (self.certificate.public_bytes(Encoding.PEM).decode("ascii"),)
+        chain = tuple(one.public_bytes(Encoding.PEM).decode("ascii") for one in self._chain)
         signature = self._key.sign(CONTEXT + payload, ec.ECDSA(hashes.SHA256()))
         return encode_envelope(Envelope(payload, chain, signature))
 
@@ -91,12 +95,12 @@ class ListSigner:
 class Rosters:
     """The latest roster of each namespace that was asked for."""
 
-    def __init__(self, issuer: Issuer, store: RosterStore, life: timedelta) -> None:
-        """Sign as the issuer's list signer; ``life`` is that of pods' certificates."""
-        self._issuer, self._store = issuer, store
+    def __init__(self, signer: Signer, store: RosterStore, life: timedelta) -> None:
+        """Have a list signer certified by ``signer``; ``life`` is that of pods' certificates."""
+        self._certifier, self._store = signer, store
         self.use = min(life, LONGEST_USE)
         """How long a roster may be used from its issue on."""
-        self._trust_domain = trust_domain_of(issuer.root)
+        self._trust_domain = signer.trust_domain
         self._latest: dict[str, SignedRoster] = {}
         self._signer: ListSigner | None = None
 
@@ -123,8 +127,8 @@ class Rosters:
     def sign(self, namespace: str, wall: datetime) -> SignedRoster:
         """Sign the roster of what is live at ``wall``.
 
-        Raises what the store raises, and `ca.messages.MessageError` where it would be too large: the latest stays
-        what it was.
+        Raises what the store and the signer raise, and `ca.messages.MessageError` where it would be too large: the
+        latest stays what it was.
         """
         entries = entries_of(self._store.leases(), namespace, wall.timestamp())
         issued = int(wall.timestamp())
@@ -137,7 +141,7 @@ class Rosters:
             entries,
         )
         if self._signer is None or not self._signer.is_fresh(wall):
-            self._signer = ListSigner(self._issuer, wall)
+            self._signer = ListSigner(self._certifier, wall)
         signed = SignedRoster(roster, self._signer.sign(encode_roster(roster)))
         self._latest[namespace] = signed
         return signed

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from typing_extensions import override
 
-from ca.certificates import Issuer, make_root, pod_certificate, trust_domain_of
-from ca.issue import Backend, TokenRecord
+from ca.certificates import Issuer, KeySigner, make_root, trust_domain_of
+from ca.issue import TokenRecord
 from ca.keyfile import decrypt_key, encrypt_key
 from ca.lease import Lease
 from ca.messages import (
@@ -42,7 +42,6 @@ from ca.messages import (
     parse_claims,
     token_hash,
 )
-from ca.profile import ApprovedRequest
 from ca.roster import RosterStore
 
 _ROOT: Final = "root.pem"
@@ -110,37 +109,19 @@ def read_root(directory: Path) -> x509.Certificate:
     return root
 
 
-class FileBackend(Backend):
-    """Signs with the directory's key, decrypted once."""
-
-    def __init__(self, issuer: Issuer) -> None:
-        self.issuer = issuer
-
-    @classmethod
-    def open(cls, directory: Path, passphrase: bytes) -> "FileBackend":
-        """Decrypt the key; raises `DirectoryError`."""
-        root = read_root(directory)
-        path = directory / _KEY
-        try:
-            key = decrypt_key(path.read_bytes(), passphrase)
-        except OSError as error:
-            raise DirectoryError(f"{path}: {error.strerror}") from None
-        except ValueError:
-            raise DirectoryError(f"{path}: this passphrase does not open it") from None
-        if key.public_key() != root.public_key():
-            raise DirectoryError(f"{path} is not the key of {directory / _ROOT}")
-        return cls(Issuer(root, key))
-
-    @property
-    @override
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        return (self.issuer.root,)
-
-    @override
-    def sign(
-        self, approved: ApprovedRequest, wall: datetime, life: timedelta
-    ) -> tuple[x509.Certificate, ...]:
-        return (pod_certificate(self.issuer, approved, wall, life),)
+def open_signer(directory: Path, passphrase: bytes) -> KeySigner:
+    """Return what signs with the directory's key, decrypted once; raises `DirectoryError`."""
+    root = read_root(directory)
+    path = directory / _KEY
+    try:
+        key = decrypt_key(path.read_bytes(), passphrase)
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise DirectoryError(f"{path}: this passphrase does not open it") from None
+    if key.public_key() != root.public_key():
+        raise DirectoryError(f"{path} is not the key of {directory / _ROOT}")
+    return KeySigner(Issuer(root, key))
 
 
 class FileStore(RosterStore):

@@ -16,7 +16,6 @@ from typing import Final
 
 from aiohttp import web
 
-from ca.certificates import trust_domain_of
 from ca.drivers.answers import (
     busy_answer,
     certificate_shown,
@@ -33,6 +32,7 @@ from ca.messages import MessageError
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller, entitled, identify, require_live
 from ca.roster import Rosters, SignedRoster
+from ca.signer import SignerError
 
 HOLD_SECONDS: Final = 25.0
 """Below the half minute after which middle boxes begin to drop idle connections."""
@@ -45,7 +45,7 @@ MOST_HELD: Final = 4096
 
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
 
-_FAILURES: Final = (OSError, DirectoryError, MessageError)
+_FAILURES: Final = (OSError, DirectoryError, SignerError, MessageError)
 
 _Pod = tuple[str, str]
 """Namespace and name: who holds a request."""
@@ -57,8 +57,8 @@ class RosterDesk:
     def __init__(self, service: Service) -> None:
         """Serve what ``service`` has on record; `start` begins the timers."""
         self._service = service
-        self._rosters = Rosters(service.backend.issuer, service.store, service.life)
-        self._trust_domain = trust_domain_of(service.backend.issuer.root)
+        self._rosters = Rosters(service.signer, service.store, service.life)
+        self._trust_domain = service.signer.trust_domain
         self._held: dict[_Pod, _Held] = {}
         self._resign: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None

@@ -22,7 +22,6 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ca.certificates import server_certificate, trust_domain_of
 from ca.drivers.answers import (
     busy_answer,
     certificate_shown,
@@ -43,6 +42,7 @@ from ca.messages import LARGEST_BODY, Address, Bundle, JoinClaims, encode
 from ca.refusal import Refused
 from ca.release import release
 from ca.renew import entitled, identify
+from ca.signer import SignerError, for_server, make_csr
 
 __all__ = ["Service", "parse_listen", "serve"]
 
@@ -124,7 +124,7 @@ class _ServerIdentity:
         # Who has no certificate yet comes with a token; one that is shown must be of our root.
         self.context.verify_mode = ssl.CERT_OPTIONAL
         self.context.verify_flags |= ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME
-        for root in service.backend.roots:
+        for root in service.signer.roots:
             self.context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
         self._service, self._named, self._life = service, tuple(named), life
         self._timer: asyncio.TimerHandle | None = None
@@ -135,16 +135,17 @@ class _ServerIdentity:
         self._timer = asyncio.get_running_loop().call_later(half, self.renew)
         service = self._service
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = server_certificate(
-            service.backend.issuer, key.public_key(), self._named, service.wall(), self._life
+        wanted = for_server(
+            key.public_key(), self._named, service.signer.trust_domain, make_csr(key)
         )
+        chain = service.signer.sign(wanted, service.wall(), self._life)
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         # The ssl module reads keys from paths alone; this one leads to memory and never to a disk.
         descriptor = os.memfd_create("tencrypt-ca-server", os.MFD_CLOEXEC)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.write(secret + certificate.public_bytes(Encoding.PEM))
+            file.write(secret + b"".join(one.public_bytes(Encoding.PEM) for one in chain))
             self.context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-        service.audit("server_certificate", {"serial": f"{certificate.serial_number:x}"})
+        service.audit("server_certificate", {"serial": f"{chain[0].serial_number:x}"})
 
     def close(self) -> None:
         """Renew no more."""
@@ -169,14 +170,14 @@ class _Handlers:
     def __init__(self, service: Service, desk: RosterDesk) -> None:
         self._service = service
         self._desk = desk
-        self._trust_domain = trust_domain_of(service.backend.issuer.root)
+        self._trust_domain = service.signer.trust_domain
         self._under_way = 0
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def bundle(self, _request: web.Request) -> web.Response:
-        roots = self._service.backend.roots
+        roots = self._service.signer.roots
         pems = (root.public_bytes(Encoding.PEM).decode("ascii") for root in roots)
         return json_answer(HTTPStatus.OK, encode(Bundle(tuple(pems))))
 
@@ -212,7 +213,7 @@ class _Handlers:
             whose |= who(refused.claims) | {"from": request.remote}
             audit("refused", whose | {"reason": refused.reason, "message": refused.message})
             return refused_answer(refused)
-        except (OSError, DirectoryError) as error:
+        except (OSError, DirectoryError, SignerError) as error:
             audit("failed", whose | {"message": str(error)})
             return failed_answer()
         audit(done.event, whose | done.fields | {"from": request.remote})
@@ -256,7 +257,7 @@ class _Handlers:
             claims,
             body_untrusted,
             service.store,
-            service.backend,
+            service.signer,
             wall=service.wall(),
             life=service.life,
             by_key=by_key,

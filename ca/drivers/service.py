@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ca.drivers.audit import Audit
-from ca.drivers.file_backend import FileBackend
 from ca.roster import RosterStore
+from ca.signer import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Service:
     """What the server serves: ``life`` is that of pods' certificates, ``wall`` the clock."""
 
     store: RosterStore
-    backend: FileBackend
+    signer: Signer
     life: timedelta
     wall: Callable[[], datetime]
     audit: Audit

@@ -11,8 +11,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca.certificates import Issuer
 from ca.drivers import server
-from ca.drivers.file_backend import FileBackend, FileStore, create
+from ca.drivers.file_backend import FileStore, create, open_signer
 from ca.messages import JoinClaims, root_fingerprint
 from proxy.credentials.csr import make_key_and_csr
 
@@ -63,7 +64,12 @@ class Authority:
         self.root = create(self.directory, TRUST_DOMAIN, PASSPHRASE, self.wall, 3650 * DAY)
         self.fingerprint = root_fingerprint(self.root.public_bytes(Encoding.DER))
         self.store = FileStore(self.directory)
-        self.backend = FileBackend.open(self.directory, PASSPHRASE)
+        self.signer = open_signer(self.directory, PASSPHRASE)
+
+    @property
+    def issuer(self) -> Issuer:
+        """Its root and key."""
+        return self.signer.issuer
 
     @property
     def address(self) -> str:
@@ -85,7 +91,7 @@ class Authority:
         """Serve on loopback while the body runs."""
         service = server.Service(
             self.store,
-            self.backend,
+            self.signer,
             self.life,
             lambda: self.wall,
             lambda event, fields: self.audited.append((event, fields)),

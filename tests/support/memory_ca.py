@@ -6,33 +6,46 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from typing_extensions import override
 
-from ca.certificates import Issuer, make_root, pod_certificate
+from ca.certificates import Issuer, KeySigner, make_root
 from ca.issue import TokenRecord
 from ca.lease import Lease
 from ca.messages import JoinClaims, encode_token, token_hash
 from ca.profile import ApprovedRequest
+from ca.signer import Wanted, for_pod
+from policy.identity import parse_pod_uri
 
 WALL = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SECRET = bytes(32)
 _KEY = ec.generate_private_key(ec.SECP256R1())
 ISSUER = Issuer(make_root(_KEY, "shop.example", WALL, timedelta(days=3650)), _KEY)
+SIGNER = KeySigner(ISSUER)
+"""The embedded backend's, without its files."""
 
 
-class Signer:
-    """The embedded backend without its files."""
+class GoneWrong(KeySigner):
+    """A signer that writes other claims than those that were judged."""
 
-    roots = (ISSUER.root,)
+    def __init__(self, instead: Mapping[str, object]) -> None:
+        """Write these instead."""
+        super().__init__(ISSUER)
+        self._instead = dict(instead)
 
-    def __init__(self, instead: Mapping[str, object] | None = None) -> None:
-        """Write these claims instead of the true ones: a CA that has gone wrong."""
-        self._instead = dict(instead or {})
-
-    def sign(
-        self, approved: ApprovedRequest, wall: datetime, life: timedelta
-    ) -> tuple[x509.Certificate, ...]:
-        claims = replace(approved.claims, **self._instead)  # type: ignore[arg-type]
-        return (pod_certificate(ISSUER, replace(approved, claims=claims), wall, life),)
+    @override
+    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
+        identity = parse_pod_uri(wanted.uri)
+        claims = JoinClaims(
+            id="0123456789abcdef",
+            trust_domain=identity.trust_domain,
+            pod=wanted.dns[0].removesuffix(f".{identity.namespace}.pod"),
+            namespace=identity.namespace,
+            service_account=identity.service_account,
+            addresses=wanted.addresses,
+            expires=1,
+        )
+        false = replace(claims, **self._instead)  # type: ignore[arg-type]
+        return super().sign(for_pod(ApprovedRequest(wanted.public_key, false)), wall, life)
 
 
 class Memory:

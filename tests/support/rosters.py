@@ -10,14 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
+from support.certified import list_signer_certificate, pod_certificate, server_certificate
 
-from ca.certificates import (
-    Issuer,
-    list_signer_certificate,
-    make_root,
-    pod_certificate,
-    server_certificate,
-)
+from ca.certificates import Issuer, make_root
 from ca.lists import CONTEXT, Envelope, Roster, RosterEntry, encode_envelope, encode_roster
 from ca.profile import ApprovedRequest
 

@@ -12,16 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from OpenSSL import crypto
 from support.authority import make_claims
+from support.certified import pod_certificate, server_certificate
 from support.pki import Authority as OtherAuthority
 
-from ca.certificates import (
-    BACKDATED,
-    Issuer,
-    make_root,
-    pod_certificate,
-    server_certificate,
-    trust_domain_of,
-)
+from ca.certificates import BACKDATED, Issuer, make_root, trust_domain_of
 from ca.profile import ApprovedRequest
 from proxy.credentials.certificate import parse_pod_certificate
 from proxy.errors import Dropped

@@ -11,7 +11,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from support.authority import DAY, make_claims, make_csr_pem
-from support.memory_ca import ISSUER, SECRET, WALL, Memory, Signer
+from support.memory_ca import ISSUER, SECRET, SIGNER, WALL, Memory
 
 from ca.issue import Issued, TokenRecord, authenticate, issue
 from ca.messages import SignRequest, encode, encode_claims, encode_token
@@ -25,7 +25,7 @@ TOKEN = encode_token(CLAIMS, SECRET)
 
 def request(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Issued:
     claims = authenticate(f"Bearer {token}", store, wall)
-    return issue(claims, body, store, Signer(), wall=wall, life=DAY)
+    return issue(claims, body, store, SIGNER, wall=wall, life=DAY)
 
 
 def reason(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Refusal:

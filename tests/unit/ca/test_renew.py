@@ -14,10 +14,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 from support.authority import DAY, make_claims, make_csr_pem
-from support.memory_ca import ISSUER, SECRET, WALL, Memory, Signer
+from support.certified import server_certificate
+from support.memory_ca import ISSUER, SECRET, SIGNER, WALL, Memory
 from support.pki import Authority, Leaf
 
-from ca.certificates import server_certificate
 from ca.issue import Issued, authenticate, issue
 from ca.messages import SignRequest, encode, encode_token
 from ca.refusal import Refusal, Refused
@@ -43,7 +43,7 @@ def der(issued: Issued) -> bytes:
 
 def join(store: Memory, asked: bytes | None = None, wall: datetime = WALL) -> Issued:
     claims = authenticate(f"Bearer {encode_token(CLAIMS, SECRET)}", store, wall)
-    return issue(claims, asked or body(), store, Signer(), wall=wall, life=DAY)
+    return issue(claims, asked or body(), store, SIGNER, wall=wall, life=DAY)
 
 
 def renew(
@@ -51,8 +51,7 @@ def renew(
 ) -> Issued:
     caller = identify(der(by), "shop.example", wall)
     claims = entitled(caller, store)
-    signer = Signer()
-    return issue(claims, asked or body(), store, signer, wall=wall, life=DAY, by_key=caller.key)
+    return issue(claims, asked or body(), store, SIGNER, wall=wall, life=DAY, by_key=caller.key)
 
 
 def reason(action: Callable[[], object]) -> Refusal:
@@ -118,7 +117,7 @@ def test_certificate_can_be_renewed_for_a_day_after_its_end(
 def test_ended_pods_lease_is_still_there_although_others_came_meanwhile() -> None:
     store = Memory(CLAIMS, OTHER)
     first, wall = join(store), WALL + DAY + 23 * HOUR
-    issue(OTHER, body(), store, Signer(), wall=wall, life=DAY)
+    issue(OTHER, body(), store, SIGNER, wall=wall, life=DAY)
     assert renew(store, first, wall=wall).lease.renewals == 1
 
 
@@ -196,7 +195,7 @@ def test_address_that_another_pod_has_meanwhile_is_refused_until_that_ends() -> 
     heir = make_claims("e" * 16, pod="web-9", addresses=CLAIMS.addresses[:1])
     store = Memory(CLAIMS, heir)
     first, taken = join(store), WALL + DAY + HOUR
-    issue(heir, body(), store, Signer(), wall=taken, life=HOUR)
+    issue(heir, body(), store, SIGNER, wall=taken, life=HOUR)
     assert reason(lambda: renew(store, first, wall=taken)) is Refusal.ADDRESS_HELD
     assert renew(store, first, wall=taken + HOUR + SECOND).lease.pod == "web-1"
 
@@ -205,7 +204,7 @@ def test_pod_with_another_pods_csr_gets_its_own_names_and_disturbs_nobody() -> N
     # A CSR is public once sent: whoever sends it along gets a certificate for a key that he does not hold.
     store, foreign = Memory(CLAIMS, OTHER), body()
     mine = join(store)
-    theirs = issue(OTHER, foreign, store, Signer(), wall=WALL, life=DAY)
+    theirs = issue(OTHER, foreign, store, SIGNER, wall=WALL, life=DAY)
     assert renew(store, mine, foreign).lease.addresses == CLAIMS.addresses
     again = renew(store, theirs)
     assert (again.lease.pod, again.lease.addresses) == ("web-2", OTHER.addresses)

@@ -1,7 +1,7 @@
 """What a roster lists, when its version rises, who signs it, and what a pod that stops takes from it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -10,9 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.authority import DAY, make_claims
-from support.memory_ca import ISSUER, WALL, Memory
+from support.memory_ca import ISSUER, SIGNER, WALL, Memory
+from typing_extensions import override
 
-from ca import certificates
+from ca.certificates import sign_leaf
 from ca.lease import Certified, Lease, lease_to
 from ca.lists import Roster, parse_envelope, parse_roster
 from ca.messages import JoinClaims
@@ -20,6 +21,7 @@ from ca.refusal import Refusal, Refused
 from ca.release import release
 from ca.renew import Caller, identify
 from ca.roster import LONGEST_USE, ListSigner, Rosters, entries_of
+from ca.signer import Wanted, for_lists
 from policy.certificate import UNREADABLE, check_list_signer, read_pod_names
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -64,7 +66,7 @@ def signed(rosters: Rosters, wall: datetime = WALL, namespace: str = "shop") -> 
 
 
 def new(records: Records, life: timedelta = DAY) -> Rosters:
-    return Rosters(ISSUER, records, life)
+    return Rosters(SIGNER, records, life)
 
 
 def test_roster_lists_the_live_pods_of_its_namespace_sorted(records: Records) -> None:
@@ -178,7 +180,7 @@ def test_signer_is_replaced_at_half_its_life(records: Records) -> None:
 
 
 def test_list_signer_is_no_pod_and_no_caller_of_the_ca() -> None:
-    certificate = ListSigner(ISSUER, WALL).certificate
+    certificate = ListSigner(SIGNER, WALL).certificate
     check_list_signer(certificate, "shop.example")
     with pytest.raises(UNREADABLE):
         read_pod_names(certificate)
@@ -200,14 +202,26 @@ WRONG: dict[str, tuple[list[x509.GeneralName], tuple[x509.ObjectIdentifier, ...]
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Named(Wanted):
+    """A certificate of any names."""
+
+    others: tuple[x509.GeneralName, ...] = ()
+
+    @property
+    @override
+    def names(self) -> list[x509.GeneralName]:
+        return list(self.others)
+
+
 @pytest.mark.parametrize(("names", "purposes"), WRONG.values(), ids=WRONG)
 def test_certificate_that_is_nearly_a_list_signers_is_none(
     names: list[x509.GeneralName], purposes: tuple[x509.ObjectIdentifier, ...]
 ) -> None:
-    def certify(*of: Sequence[x509.GeneralName] | Sequence[x509.ObjectIdentifier]) -> None:
-        key = ISSUER.key.public_key()
-        made = certificates._sign_leaf(ISSUER, key, of[0], of[1], (WALL, DAY))  # type: ignore[arg-type]
-        check_list_signer(made, "shop.example")
+    def certify(of: list[x509.GeneralName], purposes: tuple[x509.ObjectIdentifier, ...]) -> None:
+        good = for_lists(ISSUER.key.public_key(), "shop.example")
+        wanted = Named(good.kind, good.public_key, "", "", purposes=purposes, others=tuple(of))
+        check_list_signer(sign_leaf(ISSUER, wanted, WALL, DAY), "shop.example")
 
     certify([LISTS], ())
     with pytest.raises(UNREADABLE):
@@ -218,7 +232,7 @@ def test_root_and_another_trust_domains_signer_are_no_list_signers() -> None:
     with pytest.raises(UNREADABLE):
         check_list_signer(ISSUER.root, "shop.example")
     with pytest.raises(UNREADABLE):
-        check_list_signer(ListSigner(ISSUER, WALL).certificate, "bank.example")
+        check_list_signer(ListSigner(SIGNER, WALL).certificate, "bank.example")
 
 
 def caller(key: str) -> Caller:

@@ -10,9 +10,9 @@ from support.authority import DAY, PASSPHRASE, TRUST_DOMAIN, Authority, make_cla
 
 from ca.drivers.file_backend import (
     DirectoryError,
-    FileBackend,
     FileStore,
     create,
+    open_signer,
     read_root,
     sole_server,
 )
@@ -47,7 +47,7 @@ def test_everything_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> No
 
 
 def test_roots_key_is_on_disk_encrypted_only(authority: Authority) -> None:
-    secret = authority.backend.issuer.key.private_numbers().private_value.to_bytes(32, "big")
+    secret = authority.issuer.key.private_numbers().private_value.to_bytes(32, "big")
     files = [path.read_bytes() for path in authority.directory.rglob("*") if path.is_file()]
     key = (authority.directory / "root.key").read_bytes()
     assert key.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
@@ -56,14 +56,14 @@ def test_roots_key_is_on_disk_encrypted_only(authority: Authority) -> None:
 
 def test_wrong_passphrase_is_told(authority: Authority) -> None:
     with pytest.raises(DirectoryError, match=r"root\.key: this passphrase does not open it"):
-        FileBackend.open(authority.directory, b"wrong")
+        open_signer(authority.directory, b"wrong")
 
 
 def test_key_of_another_root_is_refused(authority: Authority, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other")
     (other.directory / "root.key").replace(authority.directory / "root.key")
     with pytest.raises(DirectoryError, match="is not the key of"):
-        FileBackend.open(authority.directory, PASSPHRASE)
+        open_signer(authority.directory, PASSPHRASE)
 
 
 def test_ca_is_never_made_over_another(authority: Authority) -> None:

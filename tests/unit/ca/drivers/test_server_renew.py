@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.authority import DAY, Authority, make_claims, make_csr_pem
+from support.certified import pod_certificate, server_certificate
 
-from ca.certificates import pod_certificate, server_certificate
 from ca.messages import SignRequest, encode, parse_error, parse_sign_response
 from ca.profile import ApprovedRequest
 from proxy.credentials.csr import make_key_and_csr
@@ -154,7 +154,7 @@ async def test_certificate_of_another_ca_does_not_pass_tls(
     other = Authority(tmp_path / "other")
     key = ec.generate_private_key(ec.SECP256R1())
     approved = ApprovedRequest(key.public_key(), make_claims())
-    foreign = pod_certificate(other.backend.issuer, approved, authority.wall, DAY)
+    foreign = pod_certificate(other.issuer, approved, authority.wall, DAY)
     with pytest.raises(aiohttp.ClientError):
         await ask(authority, "/v1/renew", body(), Shown(key, foreign))
     assert not authority.events("renewed")
@@ -162,7 +162,7 @@ async def test_certificate_of_another_ca_does_not_pass_tls(
 
 async def test_cas_own_service_certificate_does_not_pass_tls(authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    own = server_certificate(authority.backend.issuer, key.public_key(), (), authority.wall, DAY)
+    own = server_certificate(authority.issuer, key.public_key(), (), authority.wall, DAY)
     with pytest.raises(aiohttp.ClientError):
         await ask(authority, "/v1/renew", body(), Shown(key, own))
     assert not authority.events("renewed")
@@ -172,7 +172,7 @@ async def test_genuine_certificate_that_is_on_no_record_is_refused(authority: Au
     # The control of the two tests above, too: it passes TLS.
     key = ec.generate_private_key(ec.SECP256R1())
     approved = ApprovedRequest(key.public_key(), make_claims())
-    unknown = pod_certificate(authority.backend.issuer, approved, authority.wall, DAY)
+    unknown = pod_certificate(authority.issuer, approved, authority.wall, DAY)
     assert await refusal(authority, Shown(key, unknown)) == (403, "superseded")
 
 

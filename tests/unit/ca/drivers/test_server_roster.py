@@ -10,9 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.authority import DAY, Authority
 from support.callers import Caller, join, names, read
+from support.certified import pod_certificate
 from typing_extensions import override
 
-from ca.certificates import pod_certificate
 from ca.drivers import rosters
 from ca.drivers.file_backend import FileStore
 from ca.drivers.service import Service
@@ -219,13 +219,13 @@ async def test_genuine_certificate_that_is_on_no_record_gets_no_roster(
 ) -> None:
     pod = Caller(authority, "web-1", "10.0.0.1", "shop")
     approved = ApprovedRequest(pod.key.public_key(), pod.claims)
-    pod.certificate = pod_certificate(authority.backend.issuer, approved, authority.wall, DAY)
+    pod.certificate = pod_certificate(authority.issuer, approved, authority.wall, DAY)
     assert await refusal(pod) == (403, "superseded")
 
 
 async def test_list_signer_is_no_pod_to_the_ca(authority: Authority) -> None:
     pod = Caller(authority, "web-1", "10.0.0.1", "shop")
-    signer = ListSigner(authority.backend.issuer, authority.wall)
+    signer = ListSigner(authority.signer, authority.wall)
     key = signer._key
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     pod.key, pod.certificate = key, signer.certificate

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.authority import DAY, TRUST_DOMAIN, Authority, make_claims
+from support.certified import pod_certificate, server_certificate
 
-from ca.certificates import pod_certificate, server_certificate
 from ca.messages import LARGEST_BODY, Bundle, SignResponse, encode
 from ca.profile import ApprovedRequest
 from proxy.credentials.credential import Credential, build_credential
@@ -208,15 +208,15 @@ def http(body: bytes, status: str = "200 OK", more: str = "") -> bytes:
 
 def as_pod(authority: Authority, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
     approved = ApprovedRequest(key, make_claims())
-    return pod_certificate(authority.backend.issuer, approved, authority.wall, DAY)
+    return pod_certificate(authority.issuer, approved, authority.wall, DAY)
 
 
 def as_ca(authority: Authority, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-    return server_certificate(authority.backend.issuer, key, (), authority.wall, DAY)
+    return server_certificate(authority.issuer, key, (), authority.wall, DAY)
 
 
 def as_ca_long_ago(authority: Authority, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-    return server_certificate(authority.backend.issuer, key, (), authority.wall - 2 * DAY, DAY)
+    return server_certificate(authority.issuer, key, (), authority.wall - 2 * DAY, DAY)
 
 
 async def join_impostor(

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
-from support.memory_ca import SECRET, WALL, Memory, Signer
+from support.memory_ca import SECRET, WALL, GoneWrong, Memory
 from support.settings_text import PROJECT
 
 from ca.issue import authenticate, issue
@@ -101,7 +101,7 @@ class World:
         try:
             claims, key = who()
             wall, life = self.wall, self.life
-            signer = Signer(self.certifies)
+            signer = GoneWrong(self.certifies)
             issued = issue(claims, body, self.store, signer, wall=wall, life=life, by_key=key)
         except Refused as refused:
             raise CaRefused(refused.reason, refused.message) from None
