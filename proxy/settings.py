@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from ca.messages import parse_token
 from policy.identity import PodIdentity
+from policy.settings_source import Key, SettingsError, Source
 from proxy import settings_values as values
 from proxy.session.profile import TlsProfile
 from proxy.settings_keys import (
@@ -35,7 +36,6 @@ from proxy.settings_keys import (
     VERIFY,
 )
 from proxy.settings_membership import MEMBERS, ProjectSettings, parse_project
-from proxy.settings_source import Key, SettingsError, Source
 from proxy.settings_values import Address, Listen
 
 __all__ = ["Settings", "SettingsError", "check_addresses", "parse_settings"]

@@ -9,6 +9,11 @@ from policy.identity import (
     check_service_account,
     check_trust_domain,
 )
+from policy.settings_source import (
+    Key,
+    list_from_environment,
+    number_from_environment,
+)
 from proxy import settings_values as values
 from proxy.session.keys import SUITES
 from proxy.session.profile import (
@@ -19,11 +24,6 @@ from proxy.session.profile import (
     check_suites,
 )
 from proxy.settings_membership import MEMBERSHIP_KEYS
-from proxy.settings_source import (
-    Key,
-    list_from_environment,
-    number_from_environment,
-)
 from proxy.settings_values import Address, Listen
 
 TRUST_DOMAIN: Final = Key(

@@ -6,9 +6,7 @@ Part of a pod's settings: see `proxy.settings`.
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from proxy import settings_values as values
-from proxy.flow.clearance import ACCEPTED, Clearance
-from proxy.settings_source import (
+from policy.settings_source import (
     Key,
     SettingsError,
     Source,
@@ -17,6 +15,8 @@ from proxy.settings_source import (
     number_from_environment,
     table_from_environment,
 )
+from proxy import settings_values as values
+from proxy.flow.clearance import ACCEPTED, Clearance
 from proxy.settings_values import Address, Network
 
 MEMBERS: Final[Key[tuple[Network, ...]]] = Key(

@@ -36,6 +36,7 @@ from ca.refusal import Refused
 from ca.renew import identify
 from policy.identity import IdentityError, parse_pod_uri
 from policy.rules import RulesError
+from policy.settings_source import SettingsError
 from proxy import rekey
 from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
 from proxy.credentials.credential import build_credential
@@ -49,7 +50,6 @@ from proxy.netagent.orders import parse_order as parse_net_order
 from proxy.session.tls import TlsEnd, make_context
 from proxy.session.wire import FlightHeader, Hello, Hint, Retry, parse_handshake
 from proxy.settings import parse_settings
-from proxy.settings_source import SettingsError
 from proxy.status import draw
 from proxy.verify import messages as verify_messages
 from proxy.verify import verdict
