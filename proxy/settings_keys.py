@@ -3,6 +3,7 @@
 from ipaddress import IPv4Address
 from typing import Final
 
+from policy import settings_parse
 from policy.identity import (
     check_namespace,
     check_pod_name,
@@ -30,25 +31,25 @@ TRUST_DOMAIN: Final = Key(
     "trust_domain",
     "the realm of the project's certificate authority",
     "a SPIFFE trust domain, as shop.example",
-    values.checked(check_trust_domain),
+    settings_parse.checked(check_trust_domain),
 )
 NAME: Final = Key(
     "name",
     "the pod's name",
     "a pod's name (DNS-1123), as nginx1",
-    values.checked(check_pod_name),
+    settings_parse.checked(check_pod_name),
 )
 NAMESPACE: Final = Key(
     "namespace",
     "the project that the pod belongs to: it talks to no other",
     "a namespace (DNS-1123 label), as shop",
-    values.checked(check_namespace),
+    settings_parse.checked(check_namespace),
 )
 SERVICE_ACCOUNT: Final = Key(
     "service_account",
     "the identity under which the pod's peers know it",
     "a service account's name (DNS-1123), as default",
-    values.checked(check_service_account),
+    settings_parse.checked(check_service_account),
 )
 INTERFACE: Final[Key[str | None]] = Key(
     "interface",
@@ -69,7 +70,7 @@ SESSION_PORT: Final[Key[int]] = Key(
     "session_port",
     "the UDP port on which the project's proxies speak to each other",
     "a port from 1 to 65535",
-    values.number(1, 65535),
+    settings_parse.number(1, 65535),
     default=15443,
     from_environment=number_from_environment,
 )
@@ -77,7 +78,7 @@ CA_ADDRESS: Final = Key(
     "ca_address",
     "where the certificate authority serves",
     "https://HOST:PORT, HOST an address or a name, as https://10.0.0.2:8443",
-    values.checked(values.host),
+    settings_parse.checked(values.host),
 )
 CA_ROOT_FINGERPRINT: Final = Key(
     "ca_root_fingerprint",
@@ -96,7 +97,7 @@ TOKEN_FILE: Final = Key(
     "token_file",
     "a file that holds the join token; instead of token",
     "an absolute path of a file that holds the join token",
-    values.path,
+    settings_parse.path,
 )
 ADMIN_SOCKET: Final[Key[str | None]] = Key(
     "admin_socket",
@@ -109,7 +110,7 @@ DAEMON_UID: Final[Key[int]] = Key(
     "daemon_uid",
     "the user and group number of the daemon, which no application in the pod may use",
     "a number from 1 to 65533",
-    values.number(1, 65533),
+    settings_parse.number(1, 65533),
     default=15443,
     from_environment=number_from_environment,
 )
@@ -124,7 +125,7 @@ TLS_SUITES: Final[Key[tuple[str, ...]]] = Key(
     "tls_suites",
     "the cipher suites that sessions may use, the preferred first",
     f"a list of at least one of {', '.join(SUITES)}",
-    values.names(check_suites),
+    settings_parse.names(check_suites),
     default=DEFAULT_PROFILE.suites,
     from_environment=list_from_environment,
 )
@@ -132,7 +133,7 @@ TLS_GROUPS: Final[Key[tuple[str, ...]]] = Key(
     "tls_groups",
     "the key-exchange groups that sessions may use",
     f"a list of one of {', '.join(GROUPS)}, or of several with {HYBRID} first",
-    values.names(check_groups),
+    settings_parse.names(check_groups),
     default=DEFAULT_PROFILE.groups,
     from_environment=list_from_environment,
 )
@@ -148,7 +149,7 @@ VERIFY: Final[Key[str]] = Key(
     "verify",
     "whether `tencrypt verify`, here and at other pods of the project, may look at this pod's interface",
     "off or project",
-    values.one_of("off", "project"),
+    settings_parse.one_of("off", "project"),
     default="off",
 )
 KEYS: Final[tuple[Key[object], ...]] = (

@@ -6,6 +6,7 @@ Part of a pod's settings: see `proxy.settings`.
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from policy import settings_parse
 from policy.settings_source import (
     Key,
     SettingsError,
@@ -40,7 +41,7 @@ ENCRYPTION: Final[Key[str]] = Key(
     "encryption",
     "permissive: in clear to addresses of cluster_ranges that hold no certificate, while a project moves pod by pod",
     "strict or permissive",
-    values.one_of("strict", "permissive"),
+    settings_parse.one_of("strict", "permissive"),
     default="strict",
 )
 CLEAR_IN: Final[Key[tuple[Clearance, ...]]] = Key(
@@ -64,7 +65,7 @@ DNS: Final[Key[str | None]] = Key(
     "redirect: the pod's queries pass a proxy that learns which names are the project's; "
     "redirect where cluster_ranges is set, else off",
     "redirect or off",
-    values.one_of("redirect", "off"),
+    settings_parse.one_of("redirect", "off"),
     default=None,
 )
 RESOLVERS: Final[Key[tuple[Address, ...]]] = Key(
@@ -79,7 +80,7 @@ DNS_PORT: Final[Key[int]] = Key(
     "dns_listen_port",
     "where on loopback the DNS proxy listens for the first resolver; the next ports are the others'",
     "a port from 1 to 65533",
-    values.number(1, 65533),
+    settings_parse.number(1, 65533),
     default=15053,
     from_environment=number_from_environment,
 )
@@ -94,7 +95,7 @@ DNS_BYPASS: Final[Key[bool]] = Key(
     "dns_bypass",
     "let addresses of other projects' names pass in clear as long as DNS says so, which others can forge",
     "true or false",
-    values.boolean,
+    settings_parse.boolean,
     default=False,
     from_environment=boolean_from_environment,
 )
@@ -102,14 +103,14 @@ ROSTER: Final[Key[str | None]] = Key(
     "roster",
     "on: addresses on the authority's signed list of live pods are members; on where cluster_ranges is set, else off",
     "on or off",
-    values.one_of("on", "off"),
+    settings_parse.one_of("on", "off"),
     default=None,
 )
 ENDPOINTS_FILE: Final[Key[str | None]] = Key(
     "endpoints_file",
     "a file of the project's Services and EndpointSlices, as `kubectl get services,endpointslices -o json` writes it",
     "an absolute path",
-    values.path,
+    settings_parse.path,
     default=None,
 )
 TARGET_PORTS: Final[Key[dict[int, int]]] = Key(
@@ -124,14 +125,14 @@ RULES: Final[Key[str]] = Key(
     "rules",
     "audit: what rules_file refuses is counted and passes",
     "enforce or audit",
-    values.one_of("enforce", "audit"),
+    settings_parse.one_of("enforce", "audit"),
     default="enforce",
 )
 RULES_FILE: Final[Key[str | None]] = Key(
     "rules_file",
     "a file of rules by identity, protocol and port, read again when it changes; without it all may talk",
     "an absolute path",
-    values.path,
+    settings_parse.path,
     default=None,
 )
 MEMBERSHIP_KEYS: Final[tuple[Key[object], ...]] = (

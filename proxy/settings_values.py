@@ -4,7 +4,6 @@ An error without a text lets the key's own words say what is accepted; one with 
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -20,6 +19,7 @@ from typing import Final, TypeAlias
 from typing_extensions import override
 
 from ca.messages import parse_fingerprint, parse_token
+from policy.settings_parse import number, path, text, texts
 from proxy.flow.clearance import Clearance, parse_clearance
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -56,69 +56,9 @@ LONGEST_SOCKET_PATH: Final = 107
 """Bytes of ``sun_path`` without its closing zero (unix(7))."""
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - a value of the wrong type is one of the user's mistakes
-    return value
-
-
-def checked(check: Callable[[str], object]) -> Callable[[object], str]:
-    """Make a parser of a check that raises a ValueError; the key's own words replace its text."""
-
-    def parse(value: object) -> str:
-        text = _text(value)
-        try:
-            check(text)
-        except ValueError:
-            raise ValueError from None
-        return text
-
-    return parse
-
-
-def number(lowest: int, highest: int) -> Callable[[object], int]:
-    """Make a parser of whole numbers; true and false are none, though Python counts them so."""
-
-    def parse(value: object) -> int:
-        if type(value) is not int or not lowest <= value <= highest:
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _items(value: object) -> list[str]:
-    if not isinstance(value, list):
-        raise ValueError  # noqa: TRY004 - as in _text
-    return [_text(item) for item in value]
-
-
-def names(check: Callable[[tuple[str, ...]], object]) -> Callable[[object], tuple[str, ...]]:
-    """Make a parser of a list of names; ``check`` raises ValueError, with what is accepted."""
-
-    def parse(value: object) -> tuple[str, ...]:
-        items = tuple(_items(value))
-        check(items)
-        return items
-
-    return parse
-
-
-def one_of(*words: str) -> Callable[[object], str]:
-    """Make a parser that takes these words alone."""
-
-    def parse(value: object) -> str:
-        word = _text(value)
-        if word not in words:
-            raise ValueError
-        return word
-
-    return parse
-
-
 def interface(value: object) -> str:
     """Parse an interface's name: neither the loopback nor our own device."""
-    name = _text(value)
+    name = text(value)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,15}", name) or name in {".", "..", "lo", "tenc0"}:
         raise ValueError
     return name
@@ -150,7 +90,7 @@ def _project_network(text: str) -> Network:
 
 def addresses(value: object) -> tuple[Address, ...]:
     """Parse a list of single addresses, each once."""
-    networks = [_project_network(item) for item in _items(value)]
+    networks = [_project_network(item) for item in texts(value)]
     if any(network.num_addresses != 1 for network in networks):
         raise ValueError
     _refuse_overlaps(networks)
@@ -159,7 +99,7 @@ def addresses(value: object) -> tuple[Address, ...]:
 
 def members(value: object) -> tuple[Network, ...]:
     """Parse a list of addresses and prefixes, none inside another."""
-    networks = [_project_network(item) for item in _items(value)]
+    networks = [_project_network(item) for item in texts(value)]
     if not networks:
         raise ValueError
     _refuse_overlaps(networks)
@@ -202,7 +142,7 @@ def host(ca_address: str) -> str:
 
 def clearances(value: object) -> tuple[Clearance, ...]:
     """Parse a list of what may pass in clear, each once."""
-    parsed = tuple(parse_clearance(item) for item in _items(value))
+    parsed = tuple(parse_clearance(item) for item in texts(value))
     for one in parsed:
         _network(str(one.network))
         if one.network.prefixlen == 0:
@@ -216,7 +156,7 @@ def clearances(value: object) -> tuple[Clearance, ...]:
 
 def resolvers(value: object) -> tuple[Address, ...]:
     """Parse a list of one to three addresses, each once; loopback and link-local ones may be resolvers."""
-    networks = [_network(item) for item in _items(value)]
+    networks = [_network(item) for item in texts(value)]
     if not 1 <= len(networks) <= 3 or any(network.num_addresses != 1 for network in networks):
         raise ValueError
     _refuse_overlaps(networks)
@@ -225,24 +165,17 @@ def resolvers(value: object) -> tuple[Address, ...]:
 
 def domain(value: object) -> str:
     """Parse a domain name; returns it in lower case without a dot at its end."""
-    text = _text(value).lower().removesuffix(".")
+    found = text(value).lower().removesuffix(".")
     label = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-    if not 1 <= len(text) <= 200 or not all(label.fullmatch(part) for part in text.split(".")):
+    if not 1 <= len(found) <= 200 or not all(label.fullmatch(part) for part in found.split(".")):
         raise ValueError
-    return text
-
-
-def boolean(value: object) -> bool:
-    """Parse true or false."""
-    if not isinstance(value, bool):
-        raise ValueError  # noqa: TRY004 - as in _text
-    return value
+    return found
 
 
 def port_map(value: object) -> dict[int, int]:
     """Parse a table from ports to ports, no two to the same."""
     if not isinstance(value, dict):
-        raise ValueError  # noqa: TRY004 - as in _text
+        raise ValueError  # noqa: TRY004 - one of the user's mistakes
     port = number(1, 0xFFFF)
     if not all(isinstance(key, str) and re.fullmatch(r"[0-9]{1,5}", key) for key in value):
         raise ValueError
@@ -261,7 +194,7 @@ OFFLOADS: Final = ("tso", "uso", "gso", "gro")
 
 def offloads(value: object) -> tuple[str, ...]:
     """Parse a list of offloads, each once; none at all is a choice too."""
-    chosen = _items(value)
+    chosen = texts(value)
     for one in chosen:
         if one not in OFFLOADS:
             raise ValueError(f"{one!r} is none of {', '.join(OFFLOADS)}")
@@ -272,29 +205,29 @@ def offloads(value: object) -> tuple[str, ...]:
 
 def fingerprint(value: object) -> str:
     """Parse a SHA-256 fingerprint; returns ``sha256:`` and lower-case digits."""
-    text = _text(value)
+    found = text(value)
     try:
-        return parse_fingerprint(text)
+        return parse_fingerprint(found)
     except ValueError:
         raise ValueError from None
 
 
 def token(value: object) -> str:
     """Parse a join token; returns its text, which is what the CA is sent."""
-    text = _text(value).strip()
+    found = text(value).strip()
     try:
-        parse_token(text)
+        parse_token(found)
     except ValueError:  # its text might repeat parts of the token
         raise ValueError from None
-    return text
+    return found
 
 
 def loopback(value: object) -> Listen | None:
     """Parse a loopback address with a port, or ``off``, which is None."""
-    text = _text(value)
-    if text == "off":
+    found = text(value)
+    if found == "off":
         return None
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", found)
     if match is None or not 1 <= int(match[3]) <= 65535:
         raise ValueError
     try:
@@ -306,17 +239,9 @@ def loopback(value: object) -> Listen | None:
     return Listen(address, int(match[3]))
 
 
-def path(value: object) -> str:
-    """Parse an absolute path."""
-    text = _text(value)
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError
-    return text
-
-
 def socket_path(value: object) -> str:
     """Parse the path of a Unix socket."""
-    text = path(value)
-    if len(text.encode(errors="surrogateescape")) > LONGEST_SOCKET_PATH:
+    found = path(value)
+    if len(found.encode(errors="surrogateescape")) > LONGEST_SOCKET_PATH:
         raise ValueError
-    return text
+    return found
