@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench fuzz lint format venv wheel lock clean programs
+.PHONY: help demo test test-full bench fuzz lint format venv wheel lock clean programs servers
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LOCKED := requirements/runtime.txt requirements/dev.txt
-TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/netns tests/attack tests/independent tests/package
+TIERS := tests/unit tests/sim tests/fuzz tests/mutants tests/vault tests/netns tests/attack tests/independent tests/package
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet --no-input
 
 help:
@@ -27,10 +27,10 @@ help:
 demo: programs venv
 	PYTHONPATH=tests $(PYTHON) -m demo.demo
 
-test: programs venv
+test: programs servers
 	$(PYTHON) -m pytest $(TIERS)
 
-test-full: programs venv
+test-full: programs servers
 	$(PYTHON) -m pytest tests/sim/test_scenarios.py tests/attack --scenarios 20000 --attack-factor 10
 	$(PYTHON) -m pytest -rP tests/netns/test_never_clear.py --kills 300
 	$(PYTHON) tests/combinations.py
@@ -57,6 +57,10 @@ format: venv
 programs:
 	@tests/prepare programs
 	@tests/prepare kernel
+
+# OpenBao is built once, in some six minutes, into ~/.cache/tencrypt, unless PATH has bao or vault.
+servers: venv
+	PYTHONPATH=tests $(PYTHON) -m support.openbao
 
 # The stamp holds a hash of what the environment is made of: a new date alone remakes nothing.
 venv:

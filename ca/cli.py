@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ca import vault_cli
+
 if TYPE_CHECKING:
     from ca.drivers.server import Service
     from ca.messages import Address
@@ -119,6 +121,14 @@ def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
         "--ttl", default="24h", help="how long it can be used (default 24h, at most 365d)"
     )
 
+    setup = _add(
+        commands, "vault-setup", "prepare Vault or OpenBao", (vault_cli.SETUP, ""), _vault_setup
+    )
+    vault_cli.add_options(setup)
+    setup.add_argument(
+        "--ttl", default="24h", help="longest life of pods' certificates (default 24h, at most 30d)"
+    )
+
     show = _add(commands, "show", "root, tokens, leases", (_SHOW, _SHOW_EXAMPLES), _show)
     _add_directory(show)
     show.add_argument("--json", action="store_true", help="for programs; times in Unix seconds")
@@ -164,10 +174,11 @@ def _told_in_one_line(
 ) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         from ca.drivers.file_backend import DirectoryError
+        from policy.settings_source import SettingsError
 
         try:
             return command(args)
-        except (_UsageError, DirectoryError) as error:
+        except (_UsageError, DirectoryError, SettingsError) as error:
             return _say(f"{name}: {error}", WRONG)
         except BrokenPipeError:  # the reader has seen enough; the entry ends quietly
             raise
@@ -297,6 +308,10 @@ def _show(args: argparse.Namespace) -> int:
     seen = overview.look(root, store.tokens(), store.leases(), _wall())
     print(json.dumps(overview.to_json(seen), indent=2) if args.json else overview.draw(seen))
     return FINE
+
+
+def _vault_setup(args: argparse.Namespace) -> int:
+    return vault_cli.setup(args, _duration("--ttl", args.ttl, _LONGEST_CERTIFICATE))
 
 
 def _checked(option: str, text: str, check: Callable[[str], str]) -> str:

@@ -29,11 +29,15 @@ LONGEST_CHAIN: Final = 3
 """Leaf, and intermediates: a root of the project has path length 1, others may have longer ones."""
 
 _ALLOWED_SKEW: Final = timedelta(seconds=60)
-"""How much the signer's clock may be ahead of ours."""
+"""How much the signer's clock may differ from ours."""
 
 
 class SignerError(Exception):
     """Nothing was signed, or not what was asked for; the text is one line and names who, or the field."""
+
+
+class SignerAwayError(SignerError):
+    """The signer cannot be asked now; the same may be asked again."""
 
 
 class Kind(StrEnum):
@@ -125,22 +129,23 @@ def check_signed(
     wanted: Wanted,
     chain_untrusted: Sequence[x509.Certificate],
     roots: Iterable[x509.Certificate],
-    latest: datetime,
+    ends: datetime,
 ) -> None:
     """Raise `SignerError`, which names the field, where a chain is not to the letter what was wanted.
 
-    ``latest`` is when it may end at the latest. That the roots are good now is not looked at.
+    ``ends`` is when it shall end, or with an issuer that ends before. That the roots are good now is not looked at.
     """
     if not 1 <= len(chain_untrusted) <= LONGEST_CHAIN:
         raise SignerError(f"chain: {len(chain_untrusted)} certificates")
     try:
-        _check_leaf(wanted, chain_untrusted[0], latest)
+        _check_leaf(wanted, chain_untrusted[0])
     except UNREADABLE as error:
         raise SignerError(f"certificate: {error}") from None
-    _check_chain(chain_untrusted, roots)
+    root = _check_chain(chain_untrusted, roots)
+    _check_end(chain_untrusted[0], ends, [*chain_untrusted[1:], root])
 
 
-def _check_leaf(wanted: Wanted, leaf: x509.Certificate, latest: datetime) -> None:
+def _check_leaf(wanted: Wanted, leaf: x509.Certificate) -> None:
     if leaf.public_key() != wanted.public_key:
         raise SignerError("public_key: another than the CSR's")
     if list(leaf.subject):
@@ -159,10 +164,6 @@ def _check_leaf(wanted: Wanted, leaf: x509.Certificate, latest: datetime) -> Non
     if not names.critical:
         raise SignerError("subjectAltName: not critical, though the subject is empty")
     _check_use(wanted, extensions)
-    if leaf.not_valid_after_utc > latest + _ALLOWED_SKEW:
-        raise SignerError(
-            f"ttl: it ends {leaf.not_valid_after_utc:%F %T}, after {latest:%F %T} UTC"
-        )
 
 
 def _check_use(wanted: Wanted, extensions: x509.Extensions) -> None:
@@ -183,12 +184,23 @@ def _check_use(wanted: Wanted, extensions: x509.Extensions) -> None:
         )
 
 
-def _check_chain(chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate]) -> None:
+def _check_chain(
+    chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate]
+) -> x509.Certificate:
     for lower, upper in pairwise(chain):
         if not _is_issued_by(lower, upper):
             raise SignerError("chain: a certificate is not signed by the next")
-    if not any(_is_issued_by(chain[-1], root) for root in roots):
+    root = next((root for root in roots if _is_issued_by(chain[-1], root)), None)
+    if root is None:
         raise SignerError("chain: it ends at no root of the project")
+    return root
+
+
+def _check_end(leaf: x509.Certificate, ends: datetime, above: Iterable[x509.Certificate]) -> None:
+    wanted = min(ends, *(one.not_valid_after_utc for one in above))
+    given = leaf.not_valid_after_utc
+    if abs(given - wanted) > _ALLOWED_SKEW:
+        raise SignerError(f"ttl: it ends {given:%F %T} UTC, where {wanted:%F %T} was asked for")
 
 
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -2,7 +2,56 @@
 
 from mutants.mutant import UNIT, Mutant
 
+SIGNER = "tests/unit/ca/test_signer.py"
+
 MUTANTS = [
+    Mutant(
+        "whatever names a signer gives",
+        "ca/signer.py",
+        "        if sorted(map(str, given)) != sorted(map(str, asked)):",
+        "        if False:",
+        f"{SIGNER}::test_whatever_else_is_refused_by_its_field",
+        also=(
+            "ca/signer.py",
+            "    if len(names.value) != len(wanted.names):",
+            "    if False:",
+        ),
+    ),
+    Mutant(
+        "names of other kinds from a signer",
+        "ca/signer.py",
+        "    if len(names.value) != len(wanted.names):",
+        "    if False:",
+        f"{SIGNER}::test_a_certificate_for_more_than_pods_do_is_refused",
+    ),
+    Mutant(
+        "another key from a signer",
+        "ca/signer.py",
+        "    if leaf.public_key() != wanted.public_key:",
+        "    if False:",
+        f"{SIGNER}::test_whatever_else_is_refused_by_its_field",
+    ),
+    Mutant(
+        "a CA's certificate from a signer",
+        "ca/signer.py",
+        "    if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:",
+        "    if False:",
+        f"{SIGNER}::test_a_certificate_for_more_than_pods_do_is_refused",
+    ),
+    Mutant(
+        "any life from a signer",
+        "ca/signer.py",
+        "    if abs(given - wanted) > _ALLOWED_SKEW:",
+        "    if False:",
+        f"{SIGNER}::test_another_life_is_refused",
+    ),
+    Mutant(
+        "any root from a signer",
+        "ca/signer.py",
+        "    root = next((root for root in roots if _is_issued_by(chain[-1], root)), None)",
+        "    root = next(iter(roots), None)",
+        f"{SIGNER}::test_a_chain_that_ends_at_no_root_of_the_project_is_refused",
+    ),
     Mutant(
         "any server of the project is the CA",
         "proxy/drivers/ca_client.py",

@@ -189,3 +189,7 @@ def _make_certificate(path: Path, key_path: Path) -> None:
     path.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key_path.chmod(0o600)
+
+
+if __name__ == "__main__":
+    print(program())  # before tests begin: a build takes minutes

@@ -68,10 +68,15 @@ def test_whatever_else_is_refused_by_its_field(given: Wanted, field: str) -> Non
         check(POD, signed(given))
 
 
-def test_a_longer_life_is_refused_and_a_shorter_one_is_not() -> None:
+@pytest.mark.parametrize("life", [2 * DAY, timedelta(minutes=5)])
+def test_another_life_is_refused(life: timedelta) -> None:
     with pytest.raises(SignerError, match=r"^ttl: it ends"):
-        check(POD, signed(POD, 2 * DAY))
-    check(POD, signed(POD, timedelta(minutes=5)))
+        check(POD, signed(POD, life))
+
+
+def test_a_life_that_the_root_cuts_short_is_not_refused() -> None:
+    ends = ISSUER.root.not_valid_after_utc - timedelta(hours=1)
+    check_signed(POD, [sign_leaf(ISSUER, POD, ends, DAY)], SIGNER.roots, ends + DAY)
 
 
 def rebuilt(

@@ -1,0 +1,108 @@
+"""`tencrypt ca vault-setup`: what an administrator of Vault runs once."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ca.drivers.vault import Vault
+    from ca.vault_settings import VaultSettings
+
+FINE, FAILED, WRONG, NOT_SO = 0, 1, 2, 6
+
+_LARGEST_SETTINGS: Final = 65_536
+
+SETUP: Final = """\
+Prints what Vault, or OpenBao, must hold for `tencrypt ca serve`, as commands of its own command line: a PKI engine with
+a root whose key never leaves it, a role for each kind of certificate, and a policy that lets the CA run these roles and
+nothing else. --apply does it, as the one whose token is in VAULT_TOKEN or BAO_TOKEN, and a second time changes nothing;
+an issuer that is there stays. --check says what differs."""
+
+SETUP_EXAMPLES: Final = """\
+examples:
+  tencrypt ca vault-setup --config ca.toml | less
+  VAULT_TOKEN=... tencrypt ca vault-setup --config ca.toml --apply
+  VAULT_TOKEN=... tencrypt ca vault-setup --config ca.toml --check
+
+exit codes: 0 done, or nothing differs; 1 Vault does not answer, or refuses; 2 wrong usage or configuration;
+6 something differs"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    from ca.vault_settings import describe
+
+    parser.epilog = f"keys of the configuration:\n{describe()}\n\n{SETUP_EXAMPLES}"
+    parser.add_argument("--config", metavar="FILE", help="where Vault is, as above (TOML)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--apply", action="store_true", help="do it")
+    which.add_argument("--check", action="store_true", help="say what differs")
+    parser.add_argument("--json", action="store_true", help="with --check, for programs")
+
+
+def setup(args: argparse.Namespace, life: timedelta) -> int:
+    """Run the command for pods' certificates of at most ``life``; raises `SettingsError`."""
+    from ca.vault_plan import commands, plan
+
+    settings = load(args.config)
+    if not args.apply and not args.check:
+        print(commands(plan(settings, life)))
+        return FINE
+    token = os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN") or ""
+    if not token:
+        return _say("ca vault-setup: set VAULT_TOKEN or BAO_TOKEN to an administrator's", WRONG)
+    return _with_vault(args, settings, life, token)
+
+
+def _with_vault(
+    args: argparse.Namespace, settings: "VaultSettings", life: timedelta, token: str
+) -> int:
+    from ca.drivers import vault_setup
+    from ca.signer import SignerError
+
+    vault = connect(settings, token)
+    try:
+        if args.apply:
+            vault_setup.apply(vault, settings, life, _tell)
+            return FINE
+        lines = vault_setup.check(vault, settings, life)
+    except SignerError as error:
+        return _say(f"ca vault-setup: {error}", FAILED)
+    if args.json:
+        print(json.dumps({"differences": lines}, indent=2))
+    else:
+        print("\n".join(lines) or "Vault holds what it must.")
+    return NOT_SO if lines else FINE
+
+
+def load(path: str | None) -> "VaultSettings":
+    """Return what a configuration says; raises `SettingsError`."""
+    from ca.vault_settings import parse_vault_settings
+    from policy.drivers.files import read_text
+    from policy.settings_source import SettingsError
+
+    try:
+        text_untrusted = "" if path is None else read_text(path, _LARGEST_SETTINGS)
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return parse_vault_settings(text_untrusted, os.environ, path)
+
+
+def connect(settings: "VaultSettings", token: str = "") -> "Vault":
+    """Return a Vault that nothing was asked of yet; by ``token`` where one is given."""
+    from ca.drivers.vault import Vault
+
+    return Vault(settings, time.monotonic, token=token)  # noqa: TID251 - the composition's clock
+
+
+def _tell(number: int, total: int, text: str) -> None:
+    print(f"[{number}/{total}] {text}", flush=True)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"tencrypt: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,204 @@
+"""What Vault must hold for the CA, and nothing more: a PKI mount with a root, a role for each kind, and a policy.
+
+`plan` says it, `differences` compares what stands with it, and `commands` writes it for people's hands. A role is as
+narrow as its kind: the CA's process may run these three and no other, and Vault itself then signs no certificate of
+another namespace, for another use, or that signs others.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ca.signer import Kind
+from ca.vault_settings import VaultSettings
+from policy.identity import ca_uri, lists_uri
+
+ROLES: Final[Mapping[Kind, str]] = {kind: f"tencrypt-{kind}" for kind in Kind}
+POLICY: Final = "tencrypt-ca"
+ROOT_NAME: Final = "tencrypt-1"
+ROOT_LIFE: Final = timedelta(days=3650)
+LONGEST_SERVICE: Final = timedelta(hours=24)
+
+Value = str | int | bool | list[str]
+Fields = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that Vault must hold: where, what, and what it is for."""
+
+    path: str
+    fields: Fields
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class VaultPlan:
+    """All of it, in the order in which it is made."""
+
+    mount: Step
+    root: Step
+    roles: tuple[Step, ...]
+    policy: Step
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Mount, root, roles, policy."""
+        return (self.mount, self.root, *self.roles, self.policy)
+
+
+def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
+    """Return what Vault must hold for pods' certificates of at most ``life``."""
+    mount = settings.pki_mount
+    return VaultPlan(
+        Step(
+            f"sys/mounts/{mount}",
+            {"type": "pki", "max_lease_ttl": _seconds(ROOT_LIFE)},
+            "a PKI engine of its own: no other role signs by its root",
+        ),
+        Step(
+            f"{mount}/root/generate/internal",
+            {
+                "issuer_name": ROOT_NAME,
+                "key_name": ROOT_NAME,
+                "common_name": "Tencrypt project CA",
+                "uri_sans": f"spiffe://{settings.trust_domain}",
+                "exclude_cn_from_sans": True,
+                "key_type": "ec",
+                "key_bits": 256,
+                "max_path_length": 1,
+                "ttl": _seconds(ROOT_LIFE),
+            },
+            "the root, unless the engine has an issuer; its key never leaves Vault",
+        ),
+        tuple(_roles(settings, life)),
+        Step(
+            f"sys/policies/acl/{POLICY}",
+            {"policy": _policy(mount)},
+            "what `tencrypt ca serve` may do: run the three roles, and keep its own token",
+        ),
+    )
+
+
+def _roles(settings: VaultSettings, life: timedelta) -> Iterator[Step]:
+    trust_domain = settings.trust_domain
+    pods: Fields = {
+        "allowed_domains": [f"{namespace}.pod" for namespace in settings.namespaces],
+        "allow_subdomains": True,
+        "allow_ip_sans": True,
+        "allowed_uri_sans": [
+            f"spiffe://{trust_domain}/ns/{namespace}/sa/*" for namespace in settings.namespaces
+        ],
+        "server_flag": True,
+        "client_flag": True,
+        "max_ttl": _seconds(life),
+    }
+    server: Fields = {
+        "allow_ip_sans": True,
+        "allowed_uri_sans": [ca_uri(trust_domain)],
+        "server_flag": True,
+        "max_ttl": _seconds(LONGEST_SERVICE),
+    }
+    lists: Fields = {
+        "allowed_uri_sans": [lists_uri(trust_domain)],
+        "max_ttl": _seconds(LONGEST_SERVICE),
+    }
+    for kind, own, why in (
+        (Kind.POD, pods, "pods' certificates (X.509-SVID)"),
+        (Kind.SERVER, server, "the certificate of `tencrypt ca serve` itself"),
+        (Kind.LISTS, lists, "the key that signs rosters: no end of TLS"),
+    ):
+        yield Step(f"{settings.pki_mount}/roles/{ROLES[kind]}", _COMMON | own, why)
+
+
+_COMMON: Final[Fields] = {
+    "allowed_domains": [],
+    "allow_subdomains": False,
+    "allow_bare_domains": False,
+    "allow_glob_domains": False,
+    "allow_wildcard_certificates": False,
+    "allow_any_name": False,
+    "allow_localhost": False,
+    "allow_ip_sans": False,
+    "allowed_other_sans": [],
+    "server_flag": False,
+    "client_flag": False,
+    "code_signing_flag": False,
+    "email_protection_flag": False,
+    "ext_key_usage": [],
+    "key_type": "ec",
+    "key_bits": 256,
+    "key_usage": ["DigitalSignature"],
+    "require_cn": False,
+    "use_csr_common_name": False,
+    "use_csr_sans": False,
+    "basic_constraints_valid_for_non_ca": True,
+    "not_before_duration": 300,
+}
+"""Names come from the CA's request and never from a CSR; ECDSA P-256; no subject."""
+
+
+def _policy(mount: str) -> str:
+    sign = "".join(
+        f'path "{mount}/sign/{role}" {{ capabilities = ["update"] }}\n' for role in ROLES.values()
+    )
+    return (
+        f"{sign}"
+        'path "auth/token/lookup-self" { capabilities = ["read"] }\n'
+        'path "auth/token/renew-self" { capabilities = ["update"] }\n'
+    )
+
+
+def differences(step: Step, found: Mapping[str, object] | None) -> list[str]:
+    """Return what of a step does not stand so, a line each; ``found`` is what Vault has there, None for nothing."""
+    if found is None:
+        return [f"{step.path} is missing"]
+    return [
+        f"{step.path}: {name} is {_shown(found.get(name))}, and {_shown(wanted)} is wanted"
+        for name, wanted in step.fields.items()
+        if not _is_same(found.get(name), wanted)
+    ]
+
+
+def _is_same(found: object, wanted: Value) -> bool:
+    if isinstance(wanted, list):
+        return isinstance(found, list | None) and sorted(map(str, found or [])) == sorted(wanted)
+    if isinstance(wanted, str) and isinstance(found, str):
+        return found.strip() == wanted.strip()
+    return found == wanted
+
+
+def _shown(value: object) -> str:
+    text = ", ".join(map(str, value)) or "empty" if isinstance(value, list) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def commands(wanted: VaultPlan) -> str:
+    """Return the same as commands of `vault`, or `bao`, with what each is for."""
+    mount = wanted.mount
+    name = mount.path.removeprefix("sys/mounts/")
+    text = [
+        f"# {mount.why}",
+        f"vault secrets enable -path={name} -max-lease-ttl={mount.fields['max_lease_ttl']}s pki",
+    ]
+    for step in (wanted.root, *wanted.roles):
+        fields = " \\\n    ".join(
+            f"{key}={_argument(value)}" for key, value in sorted(step.fields.items())
+        )
+        text += ["", f"# {step.why}", f"vault write {step.path} \\\n    {fields}"]
+    policy = wanted.policy
+    text += ["", f"# {policy.why}", f"vault policy write {POLICY} - <<'END'"]
+    return "\n".join([*text, f"{policy.fields['policy']}END"])
+
+
+def _argument(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    return f'"{text}"' if " " in text or "*" in text or not text else text
+
+
+def _seconds(life: timedelta) -> int:
+    return int(life.total_seconds())
