@@ -57,6 +57,12 @@ def failed_answer() -> web.Response:
     return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "the CA's store failed")
 
 
+def away_answer() -> web.Response:
+    """Return what asks a caller to come back once the signer can be asked again."""
+    message = "what signs for the CA does not answer"
+    return error_answer(HTTPStatus.SERVICE_UNAVAILABLE, "signer_away", message)
+
+
 def refused_answer(refused: Refused) -> web.Response:
     """Return the answer for a refusal."""
     return error_answer(_STATUS[refused.reason], refused.reason, refused.message)

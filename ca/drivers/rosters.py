@@ -60,28 +60,24 @@ class RosterDesk:
         self._rosters = Rosters(service.signer, service.store, service.life)
         self._trust_domain = service.signer.trust_domain
         self._held: dict[_Pod, _Held] = {}
-        self._resign: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None
-        self._looked = float("-inf")
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Sign each minute from now on, more often where rosters may be used for a few minutes only."""
-        pause = min(RESIGN_SECONDS, self._rosters.use.total_seconds() / 4)
-        self._resign = asyncio.get_running_loop().call_later(pause, self._sign_again)
+        """Sign each minute from now on, more often where rosters may be used for a few minutes only, and on news."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._sign_again()), loop.create_task(self._look_again())]
 
     def close(self) -> None:
         """Sign no more, and let go of whoever waits."""
-        for timer in (self._resign, self._look):
-            if timer is not None:
-                timer.cancel()
+        for task in self._tasks:
+            task.cancel()
         for pod in list(self._held):
             self._let_go(pod)
 
     def changed(self) -> None:
         """Note that leases have changed: what differs is signed now, or as soon as `PACE` allows."""
-        loop = asyncio.get_running_loop()
-        if self._look is None:
-            self._look = loop.call_at(max(loop.time(), self._looked + PACE), self._look_again)
+        self._news.set()
 
     async def roster(self, request: web.Request) -> web.Response:
         """Answer a pod that asks for its namespace's roster."""
@@ -112,7 +108,7 @@ class RosterDesk:
         pod = namespace, caller.pod
         # Who asks again has given up the request before: a pod holds one.
         self._let_go(pod)
-        latest = self._rosters.latest(namespace) or self._sign(namespace)
+        latest = self._rosters.latest(namespace) or await self._sign(namespace)
         if latest is None:
             return failed_answer()
         if asked.is_answered_by(latest.roster):
@@ -138,28 +134,34 @@ class RosterDesk:
         if held is not None and not held.answer.done():
             held.answer.set_result(newer)
 
-    def _sign_again(self) -> None:
-        self.start()
-        for namespace in self._rosters.namespaces:
-            self._sign(namespace)
+    async def _sign_again(self) -> None:
+        pause = min(RESIGN_SECONDS, self._rosters.use.total_seconds() / 4)
+        while True:
+            await asyncio.sleep(pause)
+            for namespace in self._rosters.namespaces:
+                await self._sign(namespace)
 
-    def _look_again(self) -> None:
-        self._look = None
-        self._looked = asyncio.get_running_loop().time()
-        for namespace in self._rosters.namespaces:
-            try:
-                has_news = self._rosters.has_news(namespace, self._service.wall())
-            except _FAILURES as error:
-                self._failed(namespace, error)
-            else:
-                if has_news:
-                    self._sign(namespace)
+    async def _look_again(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            for namespace in self._rosters.namespaces:
+                try:
+                    has_news = self._rosters.has_news(namespace, self._service.wall())
+                except _FAILURES as error:
+                    self._failed(namespace, error)
+                else:
+                    if has_news:
+                        await self._sign(namespace)
+            await asyncio.sleep(PACE)
 
-    def _sign(self, namespace: str) -> SignedRoster | None:
+    async def _sign(self, namespace: str) -> SignedRoster | None:
         """Sign a namespace's roster and answer who waits for it; None where that failed, which was audited."""
         before = self._rosters.signer
         try:
-            signed = self._rosters.sign(namespace, self._service.wall())
+            signed = await self._service.in_turn(
+                lambda: self._rosters.sign(namespace, self._service.wall())
+            )
         except _FAILURES as error:
             self._failed(namespace, error)
             return None

@@ -3,8 +3,7 @@
 ``GET /v1/bundle`` and ``GET /healthz`` for everybody, ``POST /v1/sign`` by a join token; by a pod's certificate
 ``POST /v1/renew``, ``POST /v1/release`` and ``GET /v1/roster`` (`ca.drivers.rosters`).
 
-Everything that a stranger can send is bounded in size and time. Signing takes some 30 us and a synced write,
-so it is done on the loop, which also keeps requests apart, as `ca.issue` asks.
+Everything that a stranger can send is bounded in size and time.
 """
 
 import asyncio
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.drivers.answers import (
+    away_answer,
     busy_answer,
     certificate_shown,
     error_answer,
@@ -42,7 +42,7 @@ from ca.messages import LARGEST_BODY, Address, Bundle, JoinClaims, encode
 from ca.refusal import Refused
 from ca.release import release
 from ca.renew import entitled, identify
-from ca.signer import SignerError, for_server, make_csr
+from ca.signer import SignerAwayError, SignerError, for_server, make_csr
 
 __all__ = ["Service", "parse_listen", "serve"]
 
@@ -51,6 +51,9 @@ SERVER_LIFE: Final = timedelta(hours=24)
 
 MOST_AT_ONCE: Final = 64
 """Sign and renew requests; the next is asked to come back in a second."""
+
+RETRY_SECONDS: Final = 60.0
+"""Between two attempts to renew the server's own certificate."""
 
 HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 5.0
@@ -96,7 +99,7 @@ async def serve(
             start_serving=False,
         )
         try:
-            identity.renew()
+            await identity.start()
             desk.start()
             await server.start_serving()
             yield server.sockets[0].getsockname()[1]
@@ -127,18 +130,34 @@ class _ServerIdentity:
         for root in service.signer.roots:
             self.context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
         self._service, self._named, self._life = service, tuple(named), life
-        self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
-    def renew(self) -> None:
-        """Load a fresh key and certificate for the connections to come, and plan the next."""
-        half = self._life.total_seconds() / 2
-        self._timer = asyncio.get_running_loop().call_later(half, self.renew)
+    async def start(self) -> None:
+        """Load a certificate, and renew it from now on; raises `SignerError`."""
+        await self._renew()
+        self._renewing = asyncio.get_running_loop().create_task(self._keep())
+
+    async def _keep(self) -> None:
+        half = pause = self._life.total_seconds() / 2
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._renew()
+                pause = half
+            except SignerError as error:  # the one in use is good for as long again
+                self._service.audit("failed", {"message": str(error)})
+                pause = min(RETRY_SECONDS, half / 10)
+
+    async def _renew(self) -> None:
+        """Load a fresh key and certificate for the connections to come."""
         service = self._service
         key = ec.generate_private_key(ec.SECP256R1())
         wanted = for_server(
             key.public_key(), self._named, service.signer.trust_domain, make_csr(key)
         )
-        chain = service.signer.sign(wanted, service.wall(), self._life)
+        chain = await service.in_turn(
+            lambda: service.signer.sign(wanted, service.wall(), self._life)
+        )
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         # The ssl module reads keys from paths alone; this one leads to memory and never to a disk.
         descriptor = os.memfd_create("tencrypt-ca-server", os.MFD_CLOEXEC)
@@ -149,8 +168,8 @@ class _ServerIdentity:
 
     def close(self) -> None:
         """Renew no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +234,7 @@ class _Handlers:
             return refused_answer(refused)
         except (OSError, DirectoryError, SignerError) as error:
             audit("failed", whose | {"message": str(error)})
-            return failed_answer()
+            return away_answer() if isinstance(error, SignerAwayError) else failed_answer()
         audit(done.event, whose | done.fields | {"from": request.remote})
         self._desk.changed()
         return done.answer
@@ -226,23 +245,26 @@ class _Handlers:
         claims = authenticate(authorization, service.store, service.wall())
         whose |= who(claims)
         body_untrusted = await read_body(request)
-        return self._issue("issued", claims, body_untrusted)
+        return await service.in_turn(lambda: self._issue("issued", claims, body_untrusted))
 
     async def _renew(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
         caller = identify(certificate_shown(request), self._trust_domain, service.wall())
         whose |= who_calls(caller) | {"replaces": caller.serial}
         body_untrusted = await read_body(request)
-        # No `await` from here on: the store must be at the end what it is now.
-        claims = entitled(caller, service.store)
-        whose |= who(claims)
-        return self._issue("renewed", claims, body_untrusted, caller.key)
+
+        def work() -> _Done:
+            claims = entitled(caller, service.store)
+            whose.update(who(claims))
+            return self._issue("renewed", claims, body_untrusted, caller.key)
+
+        return await service.in_turn(work)
 
     async def _release(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
         caller = identify(certificate_shown(request), self._trust_domain, service.wall())
         whose |= who_calls(caller) | {"serial": caller.serial}
-        lease = release(caller, service.store)
+        lease = await service.in_turn(lambda: release(caller, service.store))
         fields: dict[str, object] = {
             "token": lease.token_id,
             "addresses": [str(address) for address in lease.addresses],

@@ -1,12 +1,16 @@
 """What the CA's server serves, and its clock."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from ca.drivers.audit import Audit
 from ca.roster import RosterStore
 from ca.signer import Signer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,29 @@ class Service:
     life: timedelta
     wall: Callable[[], datetime]
     audit: Audit
+    may_block: bool = False
+    """Whether the signer is asked over a network."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Do what reads records, has something signed and writes records, with nothing in between, as `ca.issue` asks.
+
+        Signing with a key at hand takes some 30 us and a synced write, and is done on the loop; a signer that may
+        block has a thread meanwhile.
+        """
+        if not self.may_block:
+            return work()
+        # Who waits may go; what was begun goes on, and nobody else begins before it is over.
+        begun = asyncio.get_running_loop().create_task(self._in_thread(work))
+        begun.add_done_callback(_heed)
+        return await asyncio.shield(begun)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(work)
+
+
+def _heed(task: asyncio.Task[T]) -> None:
+    """Look at what came of it, which nobody may be waiting for any more."""
+    if not task.cancelled():
+        task.exception()
