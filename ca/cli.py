@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ca import vault_cli
 
 if TYPE_CHECKING:
-    from ca.drivers.server import Service
-    from ca.messages import Address
+    from ca.signer import Signer
 
 FINE, FAILED, WRONG, LACKING = 0, 1, 2, 4
 
@@ -89,7 +88,11 @@ def build(subparsers: "_Subparsers[argparse.ArgumentParser]") -> None:
 
     init = _add(commands, "init", "make a CA", (_INIT, _INIT_EXAMPLES), _init)
     init.add_argument("dir", metavar="DIR", type=Path, help="new or empty directory")
-    init.add_argument("--trust-domain", metavar="TD", required=True, help="as shop.example")
+    which = init.add_mutually_exclusive_group(required=True)
+    which.add_argument("--trust-domain", metavar="TD", help="as shop.example; its key is made here")
+    which.add_argument(
+        "--config", metavar="FILE", help="its key is Vault's: see `tencrypt ca vault-setup`"
+    )
     init.add_argument("--years", type=int, default=10, help="life of the root (default 10)")
     _add_passphrase(init)
 
@@ -174,12 +177,15 @@ def _told_in_one_line(
 ) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         from ca.drivers.file_backend import DirectoryError
+        from ca.signer import SignerError
         from policy.settings_source import SettingsError
 
         try:
             return command(args)
         except (_UsageError, DirectoryError, SettingsError) as error:
             return _say(f"{name}: {error}", WRONG)
+        except SignerError as error:
+            return _say(f"{name}: {error}", FAILED)
         except BrokenPipeError:  # the reader has seen enough; the entry ends quietly
             raise
         except OSError as error:
@@ -203,27 +209,37 @@ def _init(args: argparse.Namespace) -> int:
 
     from ca.drivers import file_backend
     from ca.messages import root_fingerprint
-    from policy.identity import IdentityError, check_trust_domain
 
     directory: Path = args.dir
-    try:
-        trust_domain = check_trust_domain(args.trust_domain)
-    except IdentityError as error:
-        raise _UsageError(f"--trust-domain {args.trust_domain!r}: {error}") from None
-    if not 1 <= args.years <= _MOST_YEARS:
-        raise _UsageError(f"--years {args.years}: 1 to {_MOST_YEARS}")
-    passphrase = _passphrase(args.passphrase_file)
-    life = timedelta(days=365 * args.years)
-    root = file_backend.create(directory, trust_domain, passphrase, _wall(), life)
+    if args.config is not None:
+        trust_domain, root = vault_cli.prepare(directory, args.config)
+    else:
+        trust_domain = _trust_domain(args.trust_domain)
+        if not 1 <= args.years <= _MOST_YEARS:
+            raise _UsageError(f"--years {args.years}: 1 to {_MOST_YEARS}")
+        passphrase = _passphrase(args.passphrase_file)
+        life = timedelta(days=365 * args.years)
+        root = file_backend.create(directory, trust_domain, passphrase, _wall(), life)
     print(f"CA of {trust_domain} in {directory}")
     print(f"root fingerprint {root_fingerprint(root.public_bytes(Encoding.DER))}")
     return FINE
 
 
+def _trust_domain(text: str) -> str:
+    from policy.identity import IdentityError, check_trust_domain
+
+    try:
+        return check_trust_domain(text)
+    except IdentityError as error:
+        raise _UsageError(f"--trust-domain {text!r}: {error}") from None
+
+
 def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
+    from ca import serving
     from ca.drivers import audit, file_backend, server
+    from ca.drivers.service import Service
 
     life = _duration("--ttl", args.ttl, _LONGEST_CERTIFICATE)
     try:
@@ -233,15 +249,20 @@ def _serve(args: argparse.Namespace) -> int:
             f"--listen {args.listen!r}: ADDR:PORT, as 10.0.1.1:8443 or [fd00::1]:8443"
         ) from None
     directory: Path = args.dir
-    signer = file_backend.open_signer(directory, _passphrase(args.passphrase_file))
+    settings = file_backend.vault_settings(directory)
+    if settings is None:
+        signer: Signer = file_backend.open_signer(directory, _passphrase(args.passphrase_file))
+        keep = None
+    else:
+        signer, keep = vault_cli.open_signer(settings, file_backend.read_root(directory))
     if signer.roots[0].not_valid_after_utc <= _wall():
         raise _UsageError(f"{directory}: its root has ended: make a new CA")
     store = file_backend.FileStore(directory)
     store.leases()  # a damaged store is told now and not to the first pod
-    service = server.Service(store, signer, life, _wall, audit.lines(_wall))
+    service = Service(store, signer, life, _wall, audit.lines(_wall), keep)
     with file_backend.sole_server(directory):
         try:
-            asyncio.run(_serve_until_signal(service, host, port))
+            asyncio.run(serving.until_signal(service, host, port))
         except OSError as error:
             if isinstance(error, PermissionError):
                 raise PermissionError(error.errno, error.strerror, args.listen) from None
@@ -249,46 +270,22 @@ def _serve(args: argparse.Namespace) -> int:
     return FINE
 
 
-async def _serve_until_signal(service: "Service", host: "Address", port: int) -> None:
-    import asyncio
-    import signal
-
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    from ca.drivers import server
-    from ca.messages import root_fingerprint
-
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with server.serve(service, host, port) as bound:
-        root = service.signer.roots[0]
-        where = f"https://{f'[{host}]' if host.version == 6 else host}:{bound}"
-        fingerprint = root_fingerprint(root.public_bytes(Encoding.DER))
-        print(
-            f"CA of {service.signer.trust_domain} ready at {where}, root {fingerprint}", flush=True
-        )
-        await stop.wait()
-
-
 def _token(args: argparse.Namespace) -> int:
     import secrets
 
-    from ca.certificates import trust_domain_of
     from ca.drivers import file_backend
     from ca.messages import JoinClaims, MessageError, check_addresses
     from policy.identity import check_namespace, check_pod_name, check_service_account
 
     life = _duration("--ttl", args.ttl, _LONGEST_TOKEN)
     directory: Path = args.dir
-    root = file_backend.read_root(directory)
     try:
         addresses = check_addresses(tuple(args.address))
     except MessageError as error:
         raise _UsageError(f"--address: {error}") from None
     claims = JoinClaims(
         id=secrets.token_hex(8),
-        trust_domain=trust_domain_of(root),
+        trust_domain=_trust_domain_in(directory),
         pod=_checked("--name", args.name, check_pod_name),
         namespace=_checked("--namespace", args.namespace, check_namespace),
         service_account=_checked("--service-account", args.service_account, check_service_account),
@@ -299,13 +296,25 @@ def _token(args: argparse.Namespace) -> int:
     return FINE
 
 
+def _trust_domain_in(directory: Path) -> str:
+    from ca.certificates import trust_domain_of
+    from ca.drivers import file_backend
+
+    root = file_backend.read_root(directory)
+    settings = file_backend.vault_settings(directory)
+    if settings is None:
+        return trust_domain_of(root)
+    return vault_cli.load(str(settings)).trust_domain
+
+
 def _show(args: argparse.Namespace) -> int:
     from ca import overview
     from ca.drivers import file_backend
 
     store = file_backend.FileStore(args.dir)
     root = file_backend.read_root(args.dir)
-    seen = overview.look(root, store.tokens(), store.leases(), _wall())
+    trust_domain = _trust_domain_in(args.dir)
+    seen = overview.look(trust_domain, root, store.tokens(), store.leases(), _wall())
     print(json.dumps(overview.to_json(seen), indent=2) if args.json else overview.draw(seen))
     return FINE
 

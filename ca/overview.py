@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.certificates import trust_domain_of
 from ca.issue import TokenRecord
 from ca.lease import Lease, live_leases
 from ca.messages import Address, JoinClaims, root_fingerprint
@@ -19,12 +18,14 @@ JsonObject = dict[str, object]
 class Overview:
     """The root, and what of tokens and leases is still good."""
 
+    trust_domain: str
     root: x509.Certificate
     tokens: tuple[JoinClaims, ...]
     leases: tuple[Lease, ...]
 
 
 def look(
+    trust_domain: str,
     root: x509.Certificate,
     tokens: Iterable[TokenRecord],
     leases: Iterable[Lease],
@@ -33,6 +34,7 @@ def look(
     """Return what is good at ``wall``."""
     now = wall.timestamp()
     return Overview(
+        trust_domain,
         root,
         tuple(token.claims for token in tokens if token.claims.expires > now),
         live_leases(leases, now),
@@ -43,7 +45,7 @@ def to_json(overview: Overview) -> JsonObject:
     """Return it for programs; times in Unix seconds."""
     root = overview.root
     return {
-        "trust_domain": trust_domain_of(root),
+        "trust_domain": overview.trust_domain,
         "root": {
             "subject": root.subject.rfc4514_string(),
             "fingerprint": _fingerprint(root),
@@ -88,7 +90,7 @@ def draw(overview: Overview) -> str:
         for held in overview.leases
     ]
     lines = [
-        f"trust domain  {trust_domain_of(root)}",
+        f"trust domain  {overview.trust_domain}",
         f"root          {root.subject.rfc4514_string()}",
         f"fingerprint   {_fingerprint(root)}",
         f"valid         {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",

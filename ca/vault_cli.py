@@ -5,11 +5,16 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from ca.drivers.vault import Vault
+    from ca.signer import Signer
     from ca.vault_settings import VaultSettings
 
 FINE, FAILED, WRONG, NOT_SO = 0, 1, 2, 6
@@ -77,6 +82,34 @@ def _with_vault(
     else:
         print("\n".join(lines) or "Vault holds what it must.")
     return NOT_SO if lines else FINE
+
+
+def prepare(directory: Path, config: str | None) -> "tuple[str, x509.Certificate]":
+    """Make the directory of a CA whose key is Vault's; return its trust domain and root.
+
+    Raises `SettingsError`, `DirectoryError` and `SignerError`.
+    """
+    from ca.drivers import file_backend, vault_signer
+    from ca.vault_settings import to_text
+
+    settings = load(config)
+    signer = vault_signer.open_signer(connect(settings), settings)
+    root = signer.roots[0]
+    file_backend.create_for_vault(directory, to_text(settings), root)
+    return settings.trust_domain, root
+
+
+def open_signer(config: Path, root: "x509.Certificate") -> "tuple[Signer, Callable[[], None]]":
+    """Return what signs under ``root`` by Vault, which need not answer yet, and what asks whether it does."""
+    from ca.drivers.vault_signer import VaultSigner
+    from ca.vault_settings import Auth
+
+    settings = load(str(config))
+    if settings.auth is Auth.TOKEN:
+        warning = "vault_auth = token: nobody renews it but this CA, and it is lost where that is away for long"
+        print(f"tencrypt: ca serve: {config}: {warning}", file=sys.stderr)
+    vault = connect(settings)
+    return VaultSigner(vault, settings, (root,)), vault.keep
 
 
 def load(path: str | None) -> "VaultSettings":

@@ -1,5 +1,6 @@
 """How the CA finds Vault or OpenBao, and proves itself there; each key is named and explained once."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -197,3 +198,23 @@ def parse_vault_settings(
         if not source.get(key):
             raise SettingsError(f"{source.missing(key)}; {AUTH.name} = {auth.value} needs it")
     return settings
+
+
+def to_text(settings: VaultSettings) -> str:
+    """Return the settings as a file (TOML), the environment's too."""
+    values = {
+        TRUST_DOMAIN: settings.trust_domain,
+        NAMESPACES: list(settings.namespaces),
+        ADDRESSES: list(settings.addresses),
+        CA_FILE: settings.ca_file,
+        NAMESPACE: settings.namespace,
+        PKI_MOUNT: settings.pki_mount,
+        AUTH: settings.auth.value,
+        AUTH_MOUNT: settings.auth_mount,
+        ROLE: settings.role,
+        SECRET_FILE: settings.secret_file,
+        CERT_FILE: settings.cert_file,
+        KEY_FILE: settings.key_file,
+    }
+    # JSON's texts and lists are TOML's, but for characters that no value here may have.
+    return "".join(f"{key.name} = {json.dumps(value)}\n" for key, value in values.items() if value)

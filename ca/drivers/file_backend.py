@@ -3,7 +3,8 @@
 ::
 
     DIR/              0700   one `ca serve` at a time holds a lock on it
-      root.key        0600   the root's key, encrypted (ca.keyfile)
+      root.key        0600   the root's key, encrypted (ca.keyfile); or
+      vault.toml      0600   where Vault is, which has the key
       root.pem        0600   the root; made last, so a directory without it is none
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
@@ -46,6 +47,7 @@ from ca.roster import RosterStore
 
 _ROOT: Final = "root.pem"
 _KEY: Final = "root.key"
+_VAULT: Final = "vault.toml"
 _TOKENS: Final = "tokens"
 _LEASES: Final = "leases.json"
 _ROSTERS: Final = "rosters.json"
@@ -65,15 +67,33 @@ def create(
     key = ec.generate_private_key(ec.SECP256R1())
     root = make_root(key, trust_domain, wall, life)
     encrypted = encrypt_key(key, passphrase, secrets.token_bytes(32))
+    _fill(directory, _KEY, encrypted, root)
+    return root
+
+
+def create_for_vault(directory: Path, settings: str, root: x509.Certificate) -> None:
+    """Make a CA whose key is Vault's in a directory that is not there or empty; raises `DirectoryError`.
+
+    ``settings`` is the text of its `ca.vault_settings`, ``root`` the one that Vault signs under.
+    """
+    _fill(directory, _VAULT, settings.encode(), root)
+
+
+def _fill(directory: Path, name: str, content: bytes, root: x509.Certificate) -> None:
     try:
         with _fresh_directory(directory):
             (directory / _TOKENS).mkdir(mode=0o700)
-            _write(directory / _KEY, encrypted)
+            _write(directory / name, content)
             FileStore(directory).put_leases(())
             _write(directory / _ROOT, root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise DirectoryError(f"{directory}: {error.strerror}") from None
-    return root
+
+
+def vault_settings(directory: Path) -> Path | None:
+    """Return the file that says where Vault is; None where the directory has the key itself."""
+    path = directory / _VAULT
+    return path if path.exists() else None
 
 
 @contextlib.contextmanager
@@ -99,7 +119,8 @@ def read_root(directory: Path) -> x509.Certificate:
     """Return the root of a CA's directory; raises `DirectoryError`."""
     try:
         root = x509.load_pem_x509_certificate((directory / _ROOT).read_bytes())
-        trust_domain_of(root)
+        if vault_settings(directory) is None:
+            trust_domain_of(root)
     except FileNotFoundError:
         raise DirectoryError(f"{directory} holds no CA: `tencrypt ca init` makes one") from None
     except OSError as error:

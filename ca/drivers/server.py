@@ -1,7 +1,7 @@
 """The CA over HTTPS (TLS 1.3).
 
-``GET /v1/bundle`` and ``GET /healthz`` for everybody, ``POST /v1/sign`` by a join token; by a pod's certificate
-``POST /v1/renew``, ``POST /v1/release`` and ``GET /v1/roster`` (`ca.drivers.rosters`).
+``GET /v1/bundle``, ``GET /healthz`` and ``GET /readyz`` for everybody, ``POST /v1/sign`` by a join token; by a pod's
+certificate ``POST /v1/renew``, ``POST /v1/release`` and ``GET /v1/roster`` (`ca.drivers.rosters`).
 
 Everything that a stranger can send is bounded in size and time.
 """
@@ -37,6 +37,7 @@ from ca.drivers.answers import (
 from ca.drivers.file_backend import DirectoryError
 from ca.drivers.rosters import RosterDesk
 from ca.drivers.service import Service
+from ca.drivers.signer_watch import SignerWatch
 from ca.issue import authenticate, issue
 from ca.messages import LARGEST_BODY, Address, Bundle, JoinClaims, encode
 from ca.refusal import Refused
@@ -51,6 +52,9 @@ SERVER_LIFE: Final = timedelta(hours=24)
 
 MOST_AT_ONCE: Final = 64
 """Sign and renew requests; the next is asked to come back in a second."""
+
+AWAY_SECONDS: Final = 2.0
+"""Between two attempts to begin while the signer is away."""
 
 RETRY_SECONDS: Final = 60.0
 """Between two attempts to renew the server's own certificate."""
@@ -71,7 +75,8 @@ async def serve(
     """Serve while the body runs; gives the port. Raises OSError where it cannot listen there."""
     identity = _ServerIdentity(service, () if host.is_unspecified else (host,), server_life)
     desk = RosterDesk(service)
-    handlers = _Handlers(service, desk)
+    watch = SignerWatch(service)
+    handlers = _Handlers(service, desk, watch)
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[json_errors])
     app.router.add_get("/v1/bundle", handlers.bundle)
     app.router.add_post("/v1/sign", handlers.sign)
@@ -79,6 +84,7 @@ async def serve(
     app.router.add_post("/v1/release", handlers.release)
     app.router.add_get("/v1/roster", desk.roster)
     app.router.add_get("/healthz", handlers.healthz)
+    app.router.add_get("/readyz", handlers.readyz)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -101,6 +107,7 @@ async def serve(
         try:
             await identity.start()
             desk.start()
+            watch.start()
             await server.start_serving()
             yield server.sockets[0].getsockname()[1]
         finally:
@@ -108,6 +115,7 @@ async def serve(
     finally:
         identity.close()
         desk.close()
+        await watch.close()
         await runner.cleanup()
 
 
@@ -133,8 +141,16 @@ class _ServerIdentity:
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load a certificate, and renew it from now on; raises `SignerError`."""
-        await self._renew()
+        """Load a certificate as soon as the signer gives one, and renew it from now on."""
+        while True:
+            try:
+                await self._renew()
+                break
+            except SignerError as error:
+                if self._service.keep is None:
+                    raise
+                self._service.audit("signer_away", {"message": str(error)})
+            await asyncio.sleep(AWAY_SECONDS)
         self._renewing = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
@@ -186,14 +202,16 @@ _Answer = Callable[[web.Request, dict[str, object]], Awaitable[_Done]]
 
 
 class _Handlers:
-    def __init__(self, service: Service, desk: RosterDesk) -> None:
-        self._service = service
-        self._desk = desk
+    def __init__(self, service: Service, desk: RosterDesk, watch: SignerWatch) -> None:
+        self._service, self._desk, self._watch = service, desk, watch
         self._trust_domain = service.signer.trust_domain
         self._under_way = 0
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        return away_answer() if self._watch.is_away else web.Response(text="ok\n")
 
     async def bundle(self, _request: web.Request) -> web.Response:
         roots = self._service.signer.roots

@@ -22,8 +22,8 @@ class Service:
     life: timedelta
     wall: Callable[[], datetime]
     audit: Audit
-    may_block: bool = False
-    """Whether the signer is asked over a network."""
+    keep: Callable[[], None] | None = None
+    """Asks a signer over the network whether it answers, and may block; None for a key at hand."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def in_turn(self, work: Callable[[], T]) -> T:
@@ -32,7 +32,7 @@ class Service:
         Signing with a key at hand takes some 30 us and a synced write, and is done on the loop; a signer that may
         block has a thread meanwhile.
         """
-        if not self.may_block:
+        if self.keep is None:
             return work()
         # Who waits may go; what was begun goes on, and nobody else begins before it is over.
         begun = asyncio.get_running_loop().create_task(self._in_thread(work))

@@ -117,8 +117,8 @@ class Vault:
         return self._patiently(path, lambda: self._logged_in(path, one))
 
     def keep(self) -> None:
-        """Renew the token if it is time, or log in; raises `SignerError`. For a timer, a few times a minute."""
-        self._patiently("token", lambda: self._anywhere(self._login_if_due))
+        """See that Vault answers, with a token that is good and stays so; raises `SignerError`. For a timer."""
+        self.read("auth/token/lookup-self")
 
     def _patiently(self, what: str, attempt: Callable[[], T]) -> T:
         """Attempt again with growing pauses where nobody answers."""

@@ -21,7 +21,7 @@ def renewed() -> tuple[Lease, ...]:
 
 
 def seen(seconds: int) -> Overview:
-    return look(ISSUER.root, (), renewed(), WALL + timedelta(seconds=seconds))
+    return look("shop.example", ISSUER.root, (), renewed(), WALL + timedelta(seconds=seconds))
 
 
 def test_renewed_lease_is_one_line_with_its_latest_certificate_and_how_often() -> None:

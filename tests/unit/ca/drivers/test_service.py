@@ -12,7 +12,7 @@ from ca.drivers.service import Service
 
 def service() -> Service:
     return Service(
-        Records(), SIGNER, timedelta(hours=1), lambda: WALL, lambda *_: None, may_block=True
+        Records(), SIGNER, timedelta(hours=1), lambda: WALL, lambda *_: None, lambda: None
     )
 
 
