@@ -43,7 +43,8 @@ examples, in order:
 
 _INIT: Final = """\
 Makes a CA in DIR, which must be new or empty: a P-256 root key, encrypted under the passphrase, and a root
-certificate for the trust domain. Prints the root's fingerprint, which goes into each pod's settings."""
+certificate for the trust domain. With --config the key is Vault's, and DIR says where that is. Prints the root's
+fingerprint, which goes into each pod's settings."""
 
 _INIT_EXAMPLES: Final = """\
 examples:
