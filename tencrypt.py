@@ -4,7 +4,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 __version__ = "0.1.0.dev0"
@@ -15,6 +15,7 @@ GROUPS: Final = {
     "verify": ("proxy.ask_cli", "prove that traffic with a peer is encrypted"),
     "explain": ("proxy.ask_cli", "say what becomes of packets to an address or a name, and why"),
     "check": ("proxy.ask_cli", "whether a pod is ready for strict encryption"),
+    "cert": ("proxy.cert_cli", "the pod's certificate: show, verify any, rotate now"),
     "net": ("proxy.net_cli", "what the kernel holds for a pod: plan, up, down, show, break-glass"),
     "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show"),
 }
@@ -65,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             args = parser(command).parse_args(words)
-            func: Callable[[argparse.Namespace], int] = args.func
-            return func(args)
+            return int(args.func(args))
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -5,12 +5,22 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from proxy.exits import FAILED, FINE, LEAK, NOT_SO, WRONG, say
 
 Ask = Callable[[argparse.Namespace], int]
+
+
+class Question(NamedTuple):
+    """What a proxy is asked over its socket."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+
+
 RUN_DIRECTORY: Final = Path("/run/tencrypt")
 
 _STATUS: Final = """\
@@ -68,6 +78,19 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 _SINCE: Final = re.compile(r"([1-9][0-9]{0,5})([smh])")
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of whatever asks a running proxy."""
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what the proxy answered, for programs"
+    )
+
+
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
 
@@ -81,15 +104,7 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument(
-            "--socket",
-            metavar="PATH",
-            type=Path,
-            help=f"the proxy's socket; found in {RUN_DIRECTORY} where there is one",
-        )
-        parser.add_argument(
-            "--json", action="store_true", help="print what the proxy answered, for programs"
-        )
+        add_options(parser)
         parser.set_defaults(func=func)
         return parser
 
@@ -140,7 +155,9 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def _status(args: argparse.Namespace) -> int:
     from proxy.status import draw
 
-    return _ask("status", args, "GET", "/v1/status", lambda answer: (draw(answer), FINE))
+    return ask_proxy(
+        "status", args, Question("GET", "/v1/status"), lambda answer: (draw(answer), FINE)
+    )
 
 
 def _rekey(args: argparse.Namespace) -> int:
@@ -153,7 +170,7 @@ def _rekey(args: argparse.Namespace) -> int:
         return text, FINE if fine else FAILED
 
     query = urlencode({} if args.pod is None else {"pod": args.pod})
-    return _ask("rekey", args, "POST", f"/v1/rekey?{query}", draw)
+    return ask_proxy("rekey", args, Question("POST", f"/v1/rekey?{query}"), draw)
 
 
 def _port(text: str) -> int:
@@ -169,7 +186,9 @@ def _explain(args: argparse.Namespace) -> int:
     if args.port is not None:
         query["port"] = args.port
     url = f"/v1/explain?{urlencode(query)}"
-    return _ask("explain", args, "GET", url, lambda answer: (explain.draw(answer), FINE))
+    return ask_proxy(
+        "explain", args, Question("GET", url), lambda answer: (explain.draw(answer), FINE)
+    )
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -180,7 +199,9 @@ def _verify(args: argparse.Namespace) -> int:
     def draw(answer: dict[str, object]) -> tuple[str, int]:
         return verdict.draw(answer), codes.get(str(answer["verdict"]), NOT_SO)
 
-    return _ask("verify", args, "POST", f"/v1/verify?{urlencode({'peer': args.peer})}", draw)
+    return ask_proxy(
+        "verify", args, Question("POST", f"/v1/verify?{urlencode({'peer': args.peer})}"), draw
+    )
 
 
 def _since(text: str) -> int:
@@ -197,14 +218,15 @@ def _check(args: argparse.Namespace) -> int:
         text, ready = strictness.draw(answer)
         return text, FINE if ready else NOT_SO
 
-    return _ask("check", args, "GET", f"/v1/ready-for-strict?since={args.since}", draw)
+    return ask_proxy(
+        "check", args, Question("GET", f"/v1/ready-for-strict?since={args.since}"), draw
+    )
 
 
-def _ask(
+def ask_proxy(
     name: str,
     args: argparse.Namespace,
-    method: str,
-    url: str,
+    question: Question,
     draw: Callable[[dict[str, object]], tuple[str, int]],
 ) -> int:
     """Ask the proxy whose socket is named, or the only one there is; print what it says, and give ``draw``'s code."""
@@ -218,7 +240,7 @@ def _ask(
             return say(f"{name}: name one proxy's socket with --socket: {listing}", WRONG)
         path = there[0]
     try:
-        answer = admin.ask(path, method, url)
+        answer = admin.ask(path, question.method, question.url, question.body)
         text, code = draw(answer)
         print(json.dumps(answer, indent=2) if args.json else text)
     except OSError as error:

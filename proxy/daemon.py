@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from proxy import cert
 from proxy.credentials.credential import Credential
 from proxy.drivers import admin, ca_client, clock, data_path, event_log, logs, metrics, monitor
 from proxy.drivers.agent_client import ANSWERS, AgentClient
@@ -237,6 +238,9 @@ class _Daemon:
                 verifier.verify,
                 partial(project.explain, current=table.current),
                 project.audit.ready,
+                partial(self._certificate, table),
+                partial(self._judge, table),
+                enrolment.rotate,
             ),
         )
         async with project.serve(), serving, asyncio.TaskGroup() as tasks:
@@ -274,6 +278,15 @@ class _Daemon:
         parts = report(own, renewal, table, self._drops, now, pump.offloads())
         roster = None if self._rosters is None else self._rosters.keeper.status(now)
         return parts | {"project": project.status() | {"roster": roster}}
+
+    def _certificate(self, table: SessionTable) -> JsonObject:
+        now = asyncio.get_running_loop().time()
+        enrolment = self._enrolment
+        return cert.report(enrolment.credential, enrolment.status(now), now + table.wall_offset)
+
+    def _judge(self, table: SessionTable, pem_untrusted: bytes) -> JsonObject:
+        wall = asyncio.get_running_loop().time() + table.wall_offset
+        return cert.judge(pem_untrusted, self._enrolment.credential, wall, table.revoked)
 
     async def _rekey(self, table: SessionTable, pump: Pump, pod: str | None) -> JsonObject:
         former = table.renew(asyncio.get_running_loop().time(), pod)

@@ -17,8 +17,8 @@ from proxy.status import JsonObject
 
 _LARGEST_ANSWER: Final = 16 << 20
 _MOST_DIGITS: Final = 9
-_SECONDS: Final = 20
-"""For an answer: rekey waits for handshakes, which have 5 s, and verify for these and its flows."""
+_SECONDS: Final = 45
+"""For an answer: rekey waits for handshakes, which have 5 s, verify for these and its flows, rotate for the CA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class Answering:
     verify: Callable[[str], Awaitable[JsonObject]]
     explain: Callable[[str, int, int | None], Awaitable[JsonObject]]
     ready: Callable[[float], Awaitable[JsonObject]]
+    certificate: Callable[[], JsonObject]
+    judge: Callable[[bytes], JsonObject]
+    rotate: Callable[[], Awaitable[JsonObject]]
 
 
 @contextlib.asynccontextmanager
@@ -38,13 +41,30 @@ async def serve(path: Path, answering: Answering) -> AsyncIterator[None]:
 
     GET /v1/status gives ``report()``; POST /v1/rekey gives ``rekey(pod)``, of all pods where ?pod= is left out,
     and POST /v1/verify?peer= gives ``verify(peer)``. GET /v1/explain?target=&protocol=&port= gives
-    ``explain(target, protocol, port)``, None for no port, and GET /v1/ready-for-strict?since= ``ready(seconds)``.
+    ``explain(target, protocol, port)``, None for no port, and GET /v1/ready-for-strict?since= ``ready(seconds)``. GET
+    /v1/certificate gives ``certificate()``, POST /v1/certificate/judge ``judge(body)``, a chain in PEM, and POST
+    /v1/certificate/rotate ``rotate()``.
     """
+    app = web.Application()
+    app.router.add_routes([*_of_the_proxy(answering), *_of_its_certificate(answering)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    _remove(path)
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+        _remove(path)
 
+
+def _of_the_proxy(answering: Answering) -> list[web.RouteDef]:
     async def status(_request: web.Request) -> web.Response:
         return web.json_response(answering.report())
-
-    app = web.Application()
 
     async def renew(request: web.Request) -> web.Response:
         return web.json_response(await answering.rekey(request.query.get("pod")))
@@ -67,24 +87,30 @@ async def serve(path: Path, answering: Answering) -> AsyncIterator[None]:
             return web.json_response({"message": "since is in seconds"}, status=400)
         return web.json_response(await answering.ready(float(since)))
 
-    app.router.add_get("/v1/status", status)
-    app.router.add_get("/v1/ready-for-strict", judge)
-    app.router.add_get("/v1/explain", tell)
-    app.router.add_post("/v1/verify", prove)
-    app.router.add_post("/v1/rekey", renew)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    _remove(path)
-    before = os.umask(0o177)
-    try:
-        await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(before)
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-        _remove(path)
+    return [
+        web.get("/v1/status", status),
+        web.get("/v1/ready-for-strict", judge),
+        web.get("/v1/explain", tell),
+        web.post("/v1/verify", prove),
+        web.post("/v1/rekey", renew),
+    ]
+
+
+def _of_its_certificate(answering: Answering) -> list[web.RouteDef]:
+    async def hold(_request: web.Request) -> web.Response:
+        return web.json_response(answering.certificate())
+
+    async def weigh(request: web.Request) -> web.Response:
+        return web.json_response(answering.judge(await request.read()))
+
+    async def rotate(_request: web.Request) -> web.Response:
+        return web.json_response(await answering.rotate())
+
+    return [
+        web.get("/v1/certificate", hold),
+        web.post("/v1/certificate/judge", weigh),
+        web.post("/v1/certificate/rotate", rotate),
+    ]
 
 
 def _remove(path: Path) -> None:
@@ -104,18 +130,20 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(path: Path, method: str = "GET", url: str = "/v1/status") -> JsonObject:
+def ask(
+    path: Path, method: str = "GET", url: str = "/v1/status", body: bytes | None = None
+) -> JsonObject:
     """Return what a running proxy answers. Raises OSError where nobody does, ValueError where it is no JSON object."""
     connection = _UnixConnection(path)
     try:
-        connection.request(method, url)
+        connection.request(method, url, body)
         answer = connection.getresponse()
-        body = answer.read(_LARGEST_ANSWER)
+        answered = answer.read(_LARGEST_ANSWER)
     except HTTPException as error:
         raise ValueError(f"not an answer of a proxy: {error}") from error
     finally:
         connection.close()
-    said = json.loads(body)
+    said = json.loads(answered)
     if answer.status != 200 or not isinstance(said, dict):
         raise ValueError(f"status {answer.status}")
     return said

@@ -67,6 +67,9 @@ class Enrolment:
         )
         self._is_end_told = False
         self._next: tuple[EllipticCurvePrivateKey, bytes] | None = None
+        self._hurry = asyncio.Event()
+        self._attempted = asyncio.Event()
+        """Set, and replaced by another, at each attempt."""
 
     async def obtain(self) -> None:
         """Join with the token; raises `CaRefused`, `CaUnreachable` after `CA_PATIENCE`, or `Dropped`."""
@@ -95,6 +98,16 @@ class Enrolment:
                 self.renewals += 1
                 self._tell("certificate_renewed", answer, means)
                 adopt(self.credential, self.wall_offset)
+            self._attempted.set()
+            self._attempted = asyncio.Event()
+
+    async def rotate(self) -> JsonObject:
+        """Have `keep` renew now; return whether that brought a certificate, and if not, why."""
+        self._hurry.set()
+        await self._attempted.wait()
+        error = self.renewal.last_error
+        serial = f"{self.credential.own.serial:x}"
+        return {"renewed": not error, "serial": serial, "error": error or None}
 
     def status(self, now: float) -> JsonObject:
         """Return how renewals fare: seconds until the next attempt, failures since the last, and why."""
@@ -116,10 +129,24 @@ class Enrolment:
                 self._is_end_told = True
                 serial = f"{self.credential.own.serial:x}"
                 logs.event("certificate_ended", logging.ERROR, serial=serial)
-            if now >= renewal.next_at:
+            if now >= renewal.next_at or self._hurry.is_set():
+                self._hurry.clear()
                 return
             until = renewal.next_at if has_ended else min(renewal.next_at, renewal.ends)
-            await self._sleep(until - now)
+            await self._sleep_unless_hurried(until - now)
+
+    async def _sleep_unless_hurried(self, seconds: float) -> None:
+        ways = [
+            asyncio.ensure_future(one)  # noqa: TID251 - awaited below
+            for one in (self._sleep(seconds), self._hurry.wait())
+        ]
+        try:
+            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+        finally:
+            for one in ways:
+                one.cancel()
 
     async def _ask_for_next(self, csr: bytes) -> tuple[SignResponse, str]:
         try:

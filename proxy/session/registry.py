@@ -70,7 +70,7 @@ class Registry:
         self._credential = credential
         self._profile = profile
         self._context = make_context(credential, profile)
-        self._revoked = NONE_REVOKED
+        self.revoked = NONE_REVOKED
         self._era = 0  # how often roots or revocations have changed
         self._port = port
         self._entropy = entropy
@@ -101,7 +101,7 @@ class Registry:
             called=called,
             anybody=anybody,
             wall=wall,
-            revoked=self._revoked,
+            revoked=self.revoked,
             profile=self._profile,
             era=self._era,
         )
@@ -126,7 +126,7 @@ class Registry:
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""
-        self._revoked = revoked
+        self.revoked = revoked
         self._era += 1
         self._close_refused(now)
 
@@ -258,4 +258,4 @@ class Registry:
 
     def _judge_again(self, chain: tuple[bytes, ...], now: float) -> None:
         verified = verify_again(chain, self._credential.roots)
-        judge_chain(verified, self._credential.own, None, now + self.wall_offset, self._revoked)
+        judge_chain(verified, self._credential.own, None, now + self.wall_offset, self.revoked)

@@ -165,6 +165,11 @@ class SessionTable:
         if self._registry.adopt(credential, now):
             self._upkeep.renew_soon(self.current.values(), now)
 
+    @property
+    def revoked(self) -> Revocations:
+        """What the project has withdrawn, as far as it was told to us."""
+        return self._registry.revoked
+
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Close the sessions of whom the list names, and open none; it stands in the place of the former."""
         self._registry.revoke(revoked, now)

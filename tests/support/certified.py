@@ -19,19 +19,27 @@ def pod_certificate(
     return sign_leaf(issuer, for_pod(approved), wall, life)
 
 
-def server_certificate(
+def server_certificate(  # noqa: PLR0917 - of a certificate
     issuer: Issuer,
     key: EllipticCurvePublicKey,
     addresses: Iterable[Address],
     wall: datetime,
     life: timedelta,
+    trust_domain: str = "",
 ) -> x509.Certificate:
     """Return the CA service's own."""
-    return sign_leaf(issuer, for_server(key, addresses, trust_domain_of(issuer.root)), wall, life)
+    whose = trust_domain or trust_domain_of(issuer.root)
+    return sign_leaf(issuer, for_server(key, addresses, whose), wall, life)
 
 
 def list_signer_certificate(
-    issuer: Issuer, key: EllipticCurvePublicKey, wall: datetime, life: timedelta
+    issuer: Issuer,
+    key: EllipticCurvePublicKey,
+    wall: datetime,
+    life: timedelta,
+    trust_domain: str = "",
 ) -> x509.Certificate:
     """Return a list signer's."""
-    return sign_leaf(issuer, for_lists(key, trust_domain_of(issuer.root)), wall, life)
+    return sign_leaf(
+        issuer, for_lists(key, trust_domain or trust_domain_of(issuer.root)), wall, life
+    )

@@ -1,5 +1,6 @@
 """A pod's certificate over days, with a clock that is turned by hand and the CA's own rules."""
 
+import asyncio
 import itertools
 import logging
 import random
@@ -137,9 +138,8 @@ class Lived:
     status: JsonObject
 
 
-async def live(world: World, hours: float) -> Lived:
-    """Let a pod start and run for so long."""
-    settings = Settings(
+def make_settings() -> Settings:
+    return Settings(
         trust_domain="shop.example",
         name="web-1",
         namespace="shop",
@@ -159,9 +159,13 @@ async def live(world: World, hours: float) -> Lived:
         verify=False,
         tls_groups=DEFAULT_PROFILE.groups,
     )
+
+
+async def live(world: World, hours: float) -> Lived:
+    """Let a pod start and run for so long."""
     world.until = BOOT + hours * HOUR
     adopted: list[tuple[Credential, float]] = []
-    enrolment = Enrolment(settings, lambda: world.now, world.sleep, random.Random(1).random)
+    enrolment = Enrolment(make_settings(), lambda: world.now, world.sleep, random.Random(1).random)
     await enrolment.obtain()
     with pytest.raises(Over):
         await enrolment.keep(lambda credential, offset: adopted.append((credential, offset)))
@@ -339,3 +343,24 @@ async def test_ca_that_is_away_at_the_start_is_given_up_after_thirty_seconds(
         await live(world, 1)
     assert world.now - BOOT <= 30
     assert len(world.asked) > 10
+
+
+async def test_rotation_on_demand_renews_before_its_time(world: World) -> None:
+    """The sleep of `keep` is broken off; where the CA is away, the certificate stays and the reason is told."""
+    naps: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        await asyncio.Event().wait()
+
+    enrolment = Enrolment(make_settings(), lambda: world.now, sleep, random.Random(1).random)
+    await enrolment.obtain()
+    before = f"{enrolment.credential.own.serial:x}"
+    keeping = asyncio.get_running_loop().create_task(enrolment.keep(lambda *_: None))
+    answer = await enrolment.rotate()
+    assert answer["renewed"]
+    assert answer["serial"] == f"{enrolment.credential.own.serial:x}" != before
+    world.leave()
+    failed = await enrolment.rotate()
+    assert failed == {"renewed": False, "serial": answer["serial"], "error": "away"}
+    keeping.cancel()
