@@ -10,14 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from policy.exits import FAILED, FINE, NOT_SO, WRONG, say
+
 if TYPE_CHECKING:
     from cryptography import x509
 
     from ca.drivers.vault import Vault
     from ca.signer import Signer
     from ca.vault_settings import VaultSettings
-
-FINE, FAILED, WRONG, NOT_SO = 0, 1, 2, 6
 
 _LARGEST_SETTINGS: Final = 65_536
 
@@ -59,7 +59,7 @@ def setup(args: argparse.Namespace, life: timedelta) -> int:
         return FINE
     token = os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN") or ""
     if not token:
-        return _say("ca vault-setup: set VAULT_TOKEN or BAO_TOKEN to an administrator's", WRONG)
+        return say("ca vault-setup: set VAULT_TOKEN or BAO_TOKEN to an administrator's", WRONG)
     return _with_vault(args, settings, life, token)
 
 
@@ -76,7 +76,7 @@ def _with_vault(
             return FINE
         lines = vault_setup.check(vault, settings, life)
     except SignerError as error:
-        return _say(f"ca vault-setup: {error}", FAILED)
+        return say(f"ca vault-setup: {error}", FAILED)
     if args.json:
         print(json.dumps({"differences": lines}, indent=2))
     else:
@@ -134,8 +134,3 @@ def connect(settings: "VaultSettings", token: str = "") -> "Vault":
 
 def _tell(number: int, total: int, text: str) -> None:
     print(f"[{number}/{total}] {text}", flush=True)
-
-
-def _say(message: str, code: int) -> int:
-    print(f"tencrypt: {message}", file=sys.stderr)
-    return code

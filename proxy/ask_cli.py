@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from proxy.exits import FAILED, FINE, LEAK, NOT_SO, WRONG, say
+from policy.exits import FAILED, FINE, LEAK, NOT_SO, WRONG, say
 
 Ask = Callable[[argparse.Namespace], int]
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from policy.exits import FAILED, FINE, NOT_SO, WRONG, say
 from proxy.ask_cli import Question, add_options, ask_proxy
-from proxy.exits import FAILED, FINE, NOT_SO, WRONG, say
 
 _LARGEST_FILE: Final = 65_536
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from proxy.exits import LACKING, WRONG, say
+from policy.exits import LACKING, WRONG, say
 
 if TYPE_CHECKING:
     from proxy.drivers.dns_proxy import Way

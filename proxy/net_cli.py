@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from proxy.exits import FAILED, FINE, LACKING, NOT_SO, WRONG, say
+from policy.exits import FAILED, FINE, LACKING, NOT_SO, WRONG, say
 
 if TYPE_CHECKING:
     from proxy.netagent.plan import Plan
