@@ -25,10 +25,16 @@ COMMON_NAME: Final = "Tencrypt project CA"
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A root and its key."""
+    """What signs: its key, its root, and what lies between, the key's own certificate first."""
 
     root: x509.Certificate
     key: EllipticCurvePrivateKey = field(repr=False)
+    between: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The key's: an intermediate's, or the root's own."""
+        return self.between[0] if self.between else self.root
 
 
 def make_root(
@@ -76,10 +82,10 @@ def trust_domain_of(root: x509.Certificate) -> str:
 class KeySigner(Signer):
     """Signs with a key at hand."""
 
-    def __init__(self, issuer: Issuer) -> None:
-        """Sign as ``issuer``; raises ValueError where its root names no trust domain."""
+    def __init__(self, issuer: Issuer, trust_domain: str = "") -> None:
+        """Sign as ``issuer``, by default for the trust domain that its root names; raises ValueError for none."""
         self.issuer = issuer
-        self._trust_domain = trust_domain_of(issuer.root)
+        self._trust_domain = trust_domain or trust_domain_of(issuer.root)
 
     @property
     @override
@@ -93,21 +99,23 @@ class KeySigner(Signer):
 
     @override
     def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
-        return (sign_leaf(self.issuer, wanted, wall, life),)
+        return (sign_leaf(self.issuer, wanted, wall, life), *self.issuer.between)
 
 
 def sign_leaf(issuer: Issuer, wanted: Wanted, wall: datetime, life: timedelta) -> x509.Certificate:
-    """Return the certificate that is wanted; it ends with the root at the latest."""
+    """Return the certificate that is wanted; it ends with its issuer, or the root, at the latest."""
     begins = wall.replace(microsecond=0)
-    issuer_identifier = issuer.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    above = issuer.certificate
+    last = min(one.not_valid_after_utc for one in (*issuer.between, issuer.root))
+    issuer_identifier = above.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
-        .issuer_name(issuer.root.subject)
+        .issuer_name(above.subject)
         .public_key(wanted.public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins - BACKDATED)
-        .not_valid_after(min(begins + life, issuer.root.not_valid_after_utc))
+        .not_valid_after(min(begins + life, last))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_ca=False), critical=True)
         # Critical, for the subject is empty (RFC 5280 section 4.2.1.6).

@@ -120,7 +120,7 @@ def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
     from ca import serving
-    from ca.drivers import audit, file_backend, server
+    from ca.drivers import audit, file_backend, file_store, server
     from ca.drivers.service import Service
 
     life = duration("--ttl", args.ttl, _LONGEST_CERTIFICATE)
@@ -139,7 +139,7 @@ def _serve(args: argparse.Namespace) -> int:
         signer, keep = vault_cli.open_signer(settings, file_backend.read_root(directory))
     if signer.roots[0].not_valid_after_utc <= wall():
         raise UsageError(f"{directory}: its root has ended: make a new CA")
-    store = file_backend.FileStore(directory)
+    store = file_store.FileStore(directory)
     store.leases()  # a damaged store is told now and not to the first pod
     service = Service(store, signer, life, wall, audit.lines(wall), keep)
     with file_backend.sole_server(directory):
@@ -155,7 +155,7 @@ def _serve(args: argparse.Namespace) -> int:
 def _token(args: argparse.Namespace) -> int:
     import secrets
 
-    from ca.drivers import file_backend
+    from ca.drivers import file_backend, file_store
     from ca.messages import JoinClaims, MessageError, check_addresses
     from policy.identity import check_namespace, check_pod_name, check_service_account
 
@@ -167,35 +167,24 @@ def _token(args: argparse.Namespace) -> int:
         raise UsageError(f"--address: {error}") from None
     claims = JoinClaims(
         id=secrets.token_hex(8),
-        trust_domain=_trust_domain_in(directory),
+        trust_domain=file_backend.read_trust_domain(directory),
         pod=checked("--name", args.name, check_pod_name),
         namespace=checked("--namespace", args.namespace, check_namespace),
         service_account=checked("--service-account", args.service_account, check_service_account),
         addresses=addresses,
         expires=int((wall() + life).timestamp()),
     )
-    print(file_backend.FileStore(directory).make_token(claims))
+    print(file_store.FileStore(directory).make_token(claims))
     return FINE
-
-
-def _trust_domain_in(directory: Path) -> str:
-    from ca.certificates import trust_domain_of
-    from ca.drivers import file_backend
-
-    root = file_backend.read_root(directory)
-    settings = file_backend.vault_settings(directory)
-    if settings is None:
-        return trust_domain_of(root)
-    return vault_cli.load(str(settings)).trust_domain
 
 
 def _show(args: argparse.Namespace) -> int:
     from ca import overview
-    from ca.drivers import file_backend
+    from ca.drivers import file_backend, file_store
 
-    store = file_backend.FileStore(args.dir)
+    store = file_store.FileStore(args.dir)
     root = file_backend.read_root(args.dir)
-    trust_domain = _trust_domain_in(args.dir)
+    trust_domain = file_backend.read_trust_domain(args.dir)
     seen = overview.look(trust_domain, root, store.tokens(), store.leases(), wall())
     print(json.dumps(overview.to_json(seen), indent=2) if args.json else overview.draw(seen))
     return FINE

@@ -66,7 +66,7 @@ def told_in_one_line(
     """Return the command with each of its errors told in one line, and its exit code."""
 
     def run(args: argparse.Namespace) -> int:
-        from ca.drivers.file_backend import DirectoryError
+        from ca.drivers.file_store import DirectoryError
         from ca.signer import SignerError
         from policy.settings_source import SettingsError
 

@@ -95,7 +95,7 @@ def prepare(directory: Path, config: str | None) -> "tuple[str, x509.Certificate
     settings = load(config)
     signer = vault_signer.open_signer(connect(settings), settings)
     root = signer.roots[0]
-    file_backend.create_for_vault(directory, to_text(settings), root)
+    file_backend.create_for_vault(directory, settings.trust_domain, to_text(settings), root)
     return settings.trust_domain, root
 
 

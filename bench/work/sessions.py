@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from bench import machine
 from bench.peers import CLIENT, SERVER, pair
-from ca.drivers.file_backend import FileStore
+from ca.drivers.file_store import FileStore
 
 WARM: Final = 50
 """So many come first: what is allocated once is then there."""

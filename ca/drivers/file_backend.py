@@ -5,6 +5,8 @@
     DIR/              0700   one `ca serve` at a time holds a lock on it
       root.key        0600   the root's key, encrypted (ca.keyfile); or
       vault.toml      0600   where Vault is, which has the key
+      issuer.pem      0600   what lies between that key and the root, the key's own certificate first; if anything
+      ca.json         0600   the trust domain, where the root does not name it
       root.pem        0600   the root; made last, so a directory without it is none
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
@@ -19,8 +21,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -28,33 +29,19 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from typing_extensions import override
 
 from ca.certificates import Issuer, KeySigner, make_root, trust_domain_of
-from ca.issue import TokenRecord
+from ca.drivers.file_store import LEASES, ROSTERS, TOKENS, DirectoryError, FileStore, write_whole
 from ca.keyfile import decrypt_key, encrypt_key
-from ca.lease import Lease
-from ca.messages import (
-    JoinClaims,
-    MessageError,
-    check_addresses,
-    encode_claims,
-    encode_token,
-    parse_claims,
-    token_hash,
-)
-from ca.roster import RosterStore
+from policy.identity import check_trust_domain
 
 _ROOT: Final = "root.pem"
 _KEY: Final = "root.key"
 _VAULT: Final = "vault.toml"
-_TOKENS: Final = "tokens"
-_LEASES: Final = "leases.json"
-_ROSTERS: Final = "rosters.json"
-
-
-class DirectoryError(Exception):
-    """The directory is not one that can be used so; the text is one line and names it."""
+_ISSUER: Final = "issuer.pem"
+_CA: Final = "ca.json"
+FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, LEASES, ROSTERS, _ROOT)
+"""Those beside the tokens."""
 
 
 def create(
@@ -66,26 +53,45 @@ def create(
     """
     key = ec.generate_private_key(ec.SECP256R1())
     root = make_root(key, trust_domain, wall, life)
-    encrypted = encrypt_key(key, passphrase, secrets.token_bytes(32))
-    _fill(directory, _KEY, encrypted, root)
+    create_for_issuer(directory, trust_domain, passphrase, Issuer(root, key))
     return root
 
 
-def create_for_vault(directory: Path, settings: str, root: x509.Certificate) -> None:
+def create_for_issuer(
+    directory: Path, trust_domain: str, passphrase: bytes, issuer: Issuer
+) -> None:
+    """Make a CA that signs as an issuer in a directory that is not there or empty; as `create`."""
+    files = {
+        _KEY: encrypt_key(issuer.key, passphrase, secrets.token_bytes(32)),
+        _CA: _ca_file(trust_domain),
+    }
+    if issuer.between:
+        files[_ISSUER] = b"".join(one.public_bytes(Encoding.PEM) for one in issuer.between)
+    _fill(directory, files, issuer.root)
+
+
+def create_for_vault(
+    directory: Path, trust_domain: str, settings: str, root: x509.Certificate
+) -> None:
     """Make a CA whose key is Vault's in a directory that is not there or empty; raises `DirectoryError`.
 
     ``settings`` is the text of its `ca.vault_settings`, ``root`` the one that Vault signs under.
     """
-    _fill(directory, _VAULT, settings.encode(), root)
+    _fill(directory, {_VAULT: settings.encode(), _CA: _ca_file(trust_domain)}, root)
 
 
-def _fill(directory: Path, name: str, content: bytes, root: x509.Certificate) -> None:
+def _ca_file(trust_domain: str) -> bytes:
+    return json.dumps({"trust_domain": trust_domain}).encode() + b"\n"
+
+
+def _fill(directory: Path, files: Mapping[str, bytes], root: x509.Certificate) -> None:
     try:
-        with _fresh_directory(directory):
-            (directory / _TOKENS).mkdir(mode=0o700)
-            _write(directory / name, content)
+        with fresh_directory(directory):
+            (directory / TOKENS).mkdir(mode=0o700)
+            for name, content in files.items():
+                write_whole(directory / name, content)
             FileStore(directory).put_leases(())
-            _write(directory / _ROOT, root.public_bytes(Encoding.PEM))
+            write_whole(directory / _ROOT, root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise DirectoryError(f"{directory}: {error.strerror}") from None
 
@@ -97,7 +103,7 @@ def vault_settings(directory: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _fresh_directory(directory: Path) -> Iterator[None]:
+def fresh_directory(directory: Path) -> Iterator[None]:
     """Hold an empty directory of mode 0700, and empty or remove it again where the body fails."""
     is_new = not directory.exists()
     if is_new:
@@ -119,8 +125,6 @@ def read_root(directory: Path) -> x509.Certificate:
     """Return the root of a CA's directory; raises `DirectoryError`."""
     try:
         root = x509.load_pem_x509_certificate((directory / _ROOT).read_bytes())
-        if vault_settings(directory) is None:
-            trust_domain_of(root)
     except FileNotFoundError:
         raise DirectoryError(f"{directory} holds no CA: `tencrypt ca init` makes one") from None
     except OSError as error:
@@ -130,99 +134,63 @@ def read_root(directory: Path) -> x509.Certificate:
     return root
 
 
+def read_trust_domain(directory: Path) -> str:
+    """Return whose CA it is; raises `DirectoryError`."""
+    path = directory / _CA
+    try:
+        return check_trust_domain(json.loads(path.read_bytes())["trust_domain"])
+    except FileNotFoundError:  # made before there was this file
+        pass
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise DirectoryError(f"{path}: damaged: {error}") from None
+    try:
+        return trust_domain_of(read_root(directory))
+    except ValueError as error:
+        raise DirectoryError(f"{directory / _ROOT}: not a project's root: {error}") from None
+
+
 def open_signer(directory: Path, passphrase: bytes) -> KeySigner:
     """Return what signs with the directory's key, decrypted once; raises `DirectoryError`."""
     root = read_root(directory)
+    key = _read_key(directory, passphrase)
+    issuer = Issuer(root, key, _read_between(directory))
+    if key.public_key() != issuer.certificate.public_key():
+        name = _ISSUER if issuer.between else _ROOT
+        raise DirectoryError(f"{directory / _KEY} is not the key of {directory / name}")
+    return KeySigner(issuer, read_trust_domain(directory))
+
+
+def change_passphrase(directory: Path, former: bytes, passphrase: bytes) -> None:
+    """Encrypt the directory's key anew; whatever fails, one of the two opens it. Raises `DirectoryError`."""
+    key = _read_key(directory, former)
     path = directory / _KEY
     try:
-        key = decrypt_key(path.read_bytes(), passphrase)
+        write_whole(path, encrypt_key(key, passphrase, secrets.token_bytes(32)))
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror}") from None
+
+
+def _read_key(directory: Path, passphrase: bytes) -> ec.EllipticCurvePrivateKey:
+    path = directory / _KEY
+    try:
+        return decrypt_key(path.read_bytes(), passphrase)
     except OSError as error:
         raise DirectoryError(f"{path}: {error.strerror}") from None
     except ValueError:
         raise DirectoryError(f"{path}: this passphrase does not open it") from None
-    if key.public_key() != root.public_key():
-        raise DirectoryError(f"{path} is not the key of {directory / _ROOT}")
-    return KeySigner(Issuer(root, key))
 
 
-class FileStore(RosterStore):
-    """The directory's tokens and leases. Tokens may be made while a server runs; only it writes leases."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._leases_read: tuple[tuple[int, ...], tuple[Lease, ...]] | None = None
-
-    def make_token(self, claims: JoinClaims) -> str:
-        """Return a token's text, which is nowhere else; the directory keeps its hash."""
-        text = encode_token(claims, secrets.token_bytes(32))
-        record = {"hash": token_hash(text), "claims": json.loads(encode_claims(claims))}
-        _write(self._token_path(claims.id), json.dumps(record, indent=1).encode() + b"\n")
-        return text
-
-    def tokens(self) -> list[TokenRecord]:
-        """Return all tokens that are kept, expired ones too."""
-        return [_read_token(path) for path in sorted((self._directory / _TOKENS).glob("*.json"))]
-
-    @override
-    def token(self, token_id: str) -> TokenRecord | None:
-        try:
-            return _read_token(self._token_path(token_id))
-        except FileNotFoundError:
-            return None
-
-    @override
-    def leases(self) -> tuple[Lease, ...]:
-        path = self._directory / _LEASES
-        # Each request for a roster reads them: they are parsed again when the file is another.
-        found = path.stat()
-        state = found.st_ino, found.st_mtime_ns, found.st_size
-        if self._leases_read is None or self._leases_read[0] != state:
-            self._leases_read = state, self._read_leases(path)
-        return self._leases_read[1]
-
-    @staticmethod
-    def _read_leases(path: Path) -> tuple[Lease, ...]:
-        try:
-            return tuple(
-                Lease(**{**fields, "addresses": check_addresses(tuple(fields["addresses"]))})
-                for fields in json.loads(path.read_bytes())["leases"]
-            )
-        except (ValueError, TypeError, KeyError, MessageError) as error:
-            raise DirectoryError(f"{path}: damaged: {error}") from None
-
-    @override
-    def put_leases(self, leases: Iterable[Lease]) -> None:
-        fields = [
-            asdict(lease) | {"addresses": [str(address) for address in lease.addresses]}
-            for lease in leases
-        ]
-        _write(self._directory / _LEASES, json.dumps({"leases": fields}, indent=1).encode() + b"\n")
-
-    @override
-    def roster_versions(self) -> dict[str, int]:
-        path = self._directory / _ROSTERS
-        try:
-            versions = json.loads(path.read_bytes())["versions"]
-            return {str(namespace): int(version) for namespace, version in versions.items()}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DirectoryError(f"{path}: damaged: {error}") from None
-
-    @override
-    def put_roster_versions(self, versions: Mapping[str, int]) -> None:
-        encoded = json.dumps({"versions": dict(versions)}, indent=1)
-        _write(self._directory / _ROSTERS, encoded.encode() + b"\n")
-
-    def _token_path(self, token_id: str) -> Path:
-        return self._directory / _TOKENS / f"{token_id}.json"
-
-
-def _read_token(path: Path) -> TokenRecord:
+def _read_between(directory: Path) -> tuple[x509.Certificate, ...]:
+    path = directory / _ISSUER
     try:
-        fields = json.loads(path.read_bytes())
-        return TokenRecord(fields["hash"], parse_claims(json.dumps(fields["claims"]).encode()))
-    except (ValueError, TypeError, KeyError, MessageError) as error:
+        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
         raise DirectoryError(f"{path}: damaged: {error}") from None
 
 
@@ -238,23 +206,3 @@ def sole_server(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a file of mode 0600 in place, whole and durable."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)

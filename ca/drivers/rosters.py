@@ -25,7 +25,7 @@ from ca.drivers.answers import (
     who,
     who_calls,
 )
-from ca.drivers.file_backend import DirectoryError
+from ca.drivers.file_store import DirectoryError
 from ca.drivers.service import Service
 from ca.lists import Roster
 from ca.messages import MessageError

@@ -34,7 +34,7 @@ from ca.drivers.answers import (
     who,
     who_calls,
 )
-from ca.drivers.file_backend import DirectoryError
+from ca.drivers.file_store import DirectoryError
 from ca.drivers.rosters import RosterDesk
 from ca.drivers.service import Service
 from ca.drivers.signer_watch import SignerWatch

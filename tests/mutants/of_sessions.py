@@ -95,7 +95,7 @@ MUTANTS = [
     Mutant(
         "the withdrawn may come back",
         "proxy/session/registry.py",
-        "            revoked=self._revoked,\n",
+        "            revoked=self.revoked,\n",
         "",
         f"{TRUST}::test_revoked_pod_loses_its_sessions_and_gets_no_other",
         also=(

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.certificates import Issuer
 from ca.drivers import server
-from ca.drivers.file_backend import FileStore, create, open_signer
+from ca.drivers.file_backend import create, open_signer
+from ca.drivers.file_store import FileStore
 from ca.messages import JoinClaims, root_fingerprint
 from proxy.credentials.csr import make_key_and_csr
 

@@ -9,13 +9,12 @@ import pytest
 from support.authority import DAY, PASSPHRASE, TRUST_DOMAIN, Authority, make_claims, now
 
 from ca.drivers.file_backend import (
-    DirectoryError,
-    FileStore,
     create,
     open_signer,
     read_root,
     sole_server,
 )
+from ca.drivers.file_store import DirectoryError, FileStore
 from ca.lease import Lease
 
 LEASE = Lease("0" * 16, "web-1", "shop", make_claims().addresses, "1f", 1 << 33)
@@ -42,7 +41,8 @@ def test_everything_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> No
         path.name: stat.S_IMODE(path.stat().st_mode) for path in authority.directory.rglob("*")
     }
     assert modes.pop("tokens") == stat.S_IMODE(authority.directory.stat().st_mode) == 0o700
-    assert set(modes) == {"root.key", "root.pem", "leases.json", "0123456789abcdef.json"}
+    named = {"root.key", "root.pem", "ca.json", "leases.json", "0123456789abcdef.json"}
+    assert set(modes) == named
     assert set(modes.values()) == {0o600}
 
 

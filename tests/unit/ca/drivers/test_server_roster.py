@@ -14,7 +14,7 @@ from support.certified import pod_certificate
 from typing_extensions import override
 
 from ca.drivers import rosters
-from ca.drivers.file_backend import FileStore
+from ca.drivers.file_store import FileStore
 from ca.drivers.service import Service
 from ca.lists import parse_envelope
 from ca.messages import parse_error

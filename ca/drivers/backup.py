@@ -1,0 +1,106 @@
+"""A copy of the CA's directory in one file, and the directory again from it (tar, gzip).
+
+The key in it is as encrypted as it was. A copy is taken beside a server that runs: each file in it is whole. What
+came after it is not in it: a pod that renewed meanwhile is refused as superseded, and joins anew by its token.
+"""
+
+import gzip
+import io
+import os
+import re
+import secrets
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Final
+
+from ca.drivers.file_backend import FILES, fresh_directory, read_root, read_trust_domain
+from ca.drivers.file_store import TOKENS, DirectoryError, FileStore, write_whole
+
+_TOKEN: Final = re.compile(rf"{TOKENS}/[0-9a-f]{{16}}\.json")
+_LARGEST: Final = 256 << 20
+_MOST_FILES: Final = 100_000
+
+
+def save(directory: Path, path: Path) -> int:
+    """Write the copy to a file that is not there yet; return how many files it holds. Raises `DirectoryError`."""
+    read_root(directory)
+    names = [name for name in FILES if (directory / name).exists()]
+    names += sorted(f"{TOKENS}/{one.name}" for one in (directory / TOKENS).glob("*.json"))
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        if path.exists():
+            raise DirectoryError(f"{path} is there already")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for name in names:
+                _add(archive, name, (directory / name).read_bytes())
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        os.link(beside, path)  # unlike a renaming it replaces nothing
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(names)
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o600
+    archive.addfile(member, io.BytesIO(content))
+
+
+def restore(path: Path, directory: Path) -> int:
+    """Make the directory, which must be new or empty, from a copy; return how many files it holds.
+
+    Whatever fails, nothing of it stays. Raises `DirectoryError`.
+    """
+    try:
+        files = _read(path)
+        with fresh_directory(directory):
+            (directory / TOKENS).mkdir(mode=0o700)
+            for name, content in files.items():
+                write_whole(directory / name, content)
+            _check(path, directory)
+    except OSError as error:
+        raise DirectoryError(f"{path}: {error.strerror or error}") from None
+    return len(files)
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    try:
+        # To its end first, which gzip's sum is at: tar would stop at its own, and not see what is cut off.
+        with gzip.open(path) as whole:
+            unpacked = whole.read(_LARGEST + 1)
+        if len(unpacked) > _LARGEST:
+            raise DirectoryError(f"{path}: more than {_LARGEST >> 20} MiB")
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
+            for member in archive:
+                name = member.name
+                if not member.isreg() or (name not in FILES and not _TOKEN.fullmatch(name)):
+                    raise DirectoryError(f"{path}: {name[:80]!r} is no file of a CA's directory")
+                if name in files or len(files) >= _MOST_FILES:
+                    raise DirectoryError(f"{path}: {name[:80]!r} is there twice, or too much")
+                content = archive.extractfile(member)
+                files[name] = content.read() if content else b""
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DirectoryError(f"{path}: not a copy of a CA's directory: {error}") from None
+    return files
+
+
+def _check(path: Path, directory: Path) -> None:
+    """Read all of it as a server would, but for the key."""
+    try:
+        read_root(directory)
+        read_trust_domain(directory)
+        store = FileStore(directory)
+        store.tokens()
+        store.leases()
+        store.roster_versions()
+    except DirectoryError as error:
+        raise DirectoryError(f"{path}: {error}") from None
