@@ -17,10 +17,13 @@ from ca.vault_settings import VaultSettings
 from policy.certificate import check_list_signer, read_pod_names
 
 KEY = ec.generate_private_key(ec.SECP256R1())
-WALL = datetime.now(UTC)  # noqa: TID251 - Vault goes by the real clock
 SERVER = for_server(KEY.public_key(), make_claims().addresses, "shop.example", make_csr(KEY))
 LISTS = for_lists(KEY.public_key(), "shop.example", make_csr(KEY))
 X509_STRICT = 0x20
+
+
+def wall() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - Vault goes by the real clock
 
 
 def pod(namespace: str = "shop") -> Wanted:
@@ -33,7 +36,7 @@ def signer(vault: Vault, prepared: VaultSettings) -> VaultSigner:
 
 
 def is_strictly_valid(signer: VaultSigner, wanted: Wanted) -> bool:
-    chain = signer.sign(wanted, WALL, DAY)
+    chain = signer.sign(wanted, wall(), DAY)
     store = crypto.X509Store()
     for root in signer.roots:
         store.add_cert(crypto.X509.from_cryptography(root))
@@ -48,14 +51,14 @@ def is_strictly_valid(signer: VaultSigner, wanted: Wanted) -> bool:
 def test_each_kind_is_signed_and_stands_strict_judgement(signer: VaultSigner) -> None:
     for wanted in (pod(), SERVER, LISTS):
         assert is_strictly_valid(signer, wanted)
-    names = read_pod_names(signer.sign(pod(), WALL, DAY)[0])
+    names = read_pod_names(signer.sign(pod(), wall(), DAY)[0])
     assert (names.pod, names.identity.uri) == ("web-1", "spiffe://shop.example/ns/shop/sa/web")
-    check_list_signer(signer.sign(LISTS, WALL, DAY)[0], "shop.example")
+    check_list_signer(signer.sign(LISTS, wall(), DAY)[0], "shop.example")
 
 
 def test_vault_itself_refuses_another_namespace(signer: VaultSigner) -> None:
     with pytest.raises(SignerError, match=r"tencrypt-pod: alt_names: .*web-1\.bank\.pod"):
-        signer.sign(pod("bank"), WALL, DAY)
+        signer.sign(pod("bank"), wall(), DAY)
 
 
 FORBIDDEN = [
@@ -114,14 +117,14 @@ def test_a_role_that_is_not_as_planned_is_told_by_its_field(
     role = plan(prepared, DAY).roles[0]
     bao.write(role.path, {**role.fields, **changes})
     with pytest.raises(SignerError, match=f"^tencrypt-pki/sign/tencrypt-pod: {field}: ") as refused:
-        signer.sign(pod(), WALL, DAY)
+        signer.sign(pod(), wall(), DAY)
     assert not isinstance(refused.value, SignerAwayError)
 
 
 def test_a_role_that_is_gone_is_told(bao: OpenBao, signer: VaultSigner) -> None:
     bao.delete("tencrypt-pki/roles/tencrypt-pod")
     with pytest.raises(SignerError, match="tencrypt-pod: role: unknown role"):
-        signer.sign(pod(), WALL, DAY)
+        signer.sign(pod(), wall(), DAY)
 
 
 def test_an_intermediate_signs_below_a_root_elsewhere(
@@ -144,7 +147,7 @@ def test_an_intermediate_signs_below_a_root_elsewhere(
     bao.write("tencrypt-pki/config/issuers", {"default": middle})
     signer = open_signer(vault, prepared)
     assert is_strictly_valid(signer, pod())
-    assert len(signer.sign(pod(), WALL, DAY)) == 2
+    assert len(signer.sign(pod(), wall(), DAY)) == 2
 
 
 def test_an_intermediate_without_its_root_is_told(
@@ -175,7 +178,7 @@ def test_an_engine_without_issuer_is_told(bao: OpenBao, prepared: VaultSettings)
 def test_a_root_is_not_signed_for_without_a_csr(signer: VaultSigner) -> None:
     bare = for_lists(KEY.public_key(), "shop.example")
     with pytest.raises(SignerError, match="tencrypt-lists"):
-        signer.sign(bare, WALL, DAY)
+        signer.sign(bare, wall(), DAY)
 
 
 @pytest.mark.usefixtures("prepared")

@@ -269,3 +269,58 @@ def test_help_shows_an_example_that_can_be_typed(ca: Ca, command: str) -> None:
     done = ca(*command.split(), "--help")
     assert done.code == 0
     assert f"\n  tencrypt ca {command or 'init'} " in done.out
+
+
+def test_a_copy_becomes_the_directory_again(tmp_path: Path, ca: Ca, directory: Path) -> None:
+    token = ca("token", "--dir", directory, *NAMED, "--address", "10.0.0.1")
+    assert token.code == 0
+    before = ca("show", "--dir", directory).out
+    copied = ca("backup", "--dir", directory, tmp_path / "copy")
+    assert copied == Done(0, f"{tmp_path}/copy: 5 files of {directory}\n", "")
+    again = ca("backup", "--dir", directory, tmp_path / "copy")
+    assert again == Done(2, "", f"tencrypt: ca backup: {tmp_path}/copy is there already\n")
+    restored = ca("restore", tmp_path / "copy", tmp_path / "new")
+    assert restored == Done(0, f"{tmp_path}/new: 5 files of {tmp_path}/copy\n", "")
+    assert ca("show", "--dir", tmp_path / "new").out == before
+    full = ca("restore", tmp_path / "copy", tmp_path / "new")
+    assert full.code == 2
+    assert is_one_line(full, "restore")
+
+
+def test_a_passphrase_is_changed(tmp_path: Path, ca: Ca, directory: Path, passphrase: Path) -> None:
+    new = tmp_path / "new"
+    new.touch(mode=0o600)
+    new.write_text("another\n")
+    words = ("passphrase", "--dir", directory, "--passphrase-file", passphrase)
+    assert ca(*words, "--new-passphrase-file", new) == Done(
+        0, f"the key in {directory} has the new passphrase\n", ""
+    )
+    wrong = ca(*words, "--new-passphrase-file", new)
+    assert wrong == Done(
+        2,
+        "",
+        f"tencrypt: ca passphrase: {directory}/root.key: this passphrase does not open it\n",
+    )
+
+
+def test_an_issuer_of_ones_own_wants_its_key_and_is_judged(
+    tmp_path: Path, ca: Ca, directory: Path, passphrase: Path
+) -> None:
+    words = ("init", tmp_path / "own", "--trust-domain", "shop.example")
+    more = ("--passphrase-file", passphrase, "--issuer", directory / "root.pem")
+    assert ca(*words, *more) == Done(
+        2, "", "tencrypt: ca init: --issuer and --issuer-key: both, or neither\n"
+    )
+    # The other CA's key is encrypted under the same passphrase.
+    made = ca(*words, *more, "--issuer-key", directory / "root.key")
+    assert made.code == 0
+    assert made.out.splitlines()[1] in ca("show", "--dir", directory).out.replace(
+        "fingerprint   ", "root fingerprint "
+    )
+    broken = ca(
+        "init", tmp_path / "x", *words[2:], *more, "--issuer-key", directory / "leases.json"
+    )
+    assert broken.err == (
+        f"tencrypt: ca init: --issuer {directory}/root.pem: the key is none in PEM\n"
+    )
+    assert not (tmp_path / "x").exists()
