@@ -14,11 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
-from ca.signer import Signer, Wanted
+from ca.signer import BACKDATED, Signer, Wanted
 from policy.identity import check_trust_domain
-
-BACKDATED: Final = timedelta(minutes=5)
-"""A pod joins before it knows the CA's time: a clock that lags must not make a new certificate invalid."""
 
 COMMON_NAME: Final = "Tencrypt project CA"
 

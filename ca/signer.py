@@ -28,8 +28,11 @@ from policy.identity import ca_uri, lists_uri, pod_dns_name
 LONGEST_CHAIN: Final = 3
 """Leaf, and intermediates: a root of the project has path length 1, others may have longer ones."""
 
-_ALLOWED_SKEW: Final = timedelta(seconds=60)
-"""How much the signer's clock may differ from ours."""
+BACKDATED: Final = timedelta(minutes=5)
+"""A pod joins before it knows the CA's time: a clock that lags must not make a new certificate invalid."""
+
+_ROUNDED: Final = timedelta(seconds=5)
+"""How much a life may differ from what was asked for."""
 
 
 class SignerError(Exception):
@@ -129,11 +132,13 @@ def check_signed(
     wanted: Wanted,
     chain_untrusted: Sequence[x509.Certificate],
     roots: Iterable[x509.Certificate],
-    ends: datetime,
+    wall: datetime,
+    life: timedelta,
 ) -> None:
     """Raise `SignerError`, which names the field, where a chain is not to the letter what was wanted.
 
-    ``ends`` is when it shall end, or with an issuer that ends before. That the roots are good now is not looked at.
+    It shall be good at ``wall``, and for ``life`` from `BACKDATED` after its beginning, by the signer's clock, or until
+    an issuer ends. That the roots are good now is not looked at.
     """
     if not 1 <= len(chain_untrusted) <= LONGEST_CHAIN:
         raise SignerError(f"chain: {len(chain_untrusted)} certificates")
@@ -142,7 +147,7 @@ def check_signed(
     except UNREADABLE as error:
         raise SignerError(f"certificate: {error}") from None
     root = _check_chain(chain_untrusted, roots)
-    _check_end(chain_untrusted[0], ends, [*chain_untrusted[1:], root])
+    _check_times(chain_untrusted[0], wall, life, [*chain_untrusted[1:], root])
 
 
 def _check_leaf(wanted: Wanted, leaf: x509.Certificate) -> None:
@@ -196,11 +201,23 @@ def _check_chain(
     return root
 
 
-def _check_end(leaf: x509.Certificate, ends: datetime, above: Iterable[x509.Certificate]) -> None:
-    wanted = min(ends, *(one.not_valid_after_utc for one in above))
-    given = leaf.not_valid_after_utc
-    if abs(given - wanted) > _ALLOWED_SKEW:
-        raise SignerError(f"ttl: it ends {given:%F %T} UTC, where {wanted:%F %T} was asked for")
+def _check_times(
+    leaf: x509.Certificate, wall: datetime, life: timedelta, above: Iterable[x509.Certificate]
+) -> None:
+    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    wanted = min(begins + BACKDATED + life, *(one.not_valid_after_utc for one in above))
+    if abs(ends - wanted) > _ROUNDED:
+        raise SignerError(
+            f"ttl: good for {_span(ends - begins)} where {_span(wanted - begins)} was asked for"
+        )
+    if not begins <= wall < ends:
+        raise SignerError(
+            f"the signer's clock: good from {begins:%F %T} to {ends:%F %T} UTC, and here it is {wall:%F %T}"
+        )
+
+
+def _span(life: timedelta) -> str:
+    return f"{life.total_seconds():.0f} s"
 
 
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

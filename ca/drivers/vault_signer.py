@@ -62,7 +62,7 @@ class VaultSigner(Signer):
         try:
             answer = self._vault.write(path, fields)
             chain = _chain(answer, self._roots)
-            check_signed(wanted, chain, self._roots, wall + life)
+            check_signed(wanted, chain, self._roots, wall, life)
         except VaultRefusedError as error:
             raise SignerError(_with_field(path, str(error))) from None
         except SignerError as error:

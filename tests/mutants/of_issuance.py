@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant(
         "any life from a signer",
         "ca/signer.py",
-        "    if abs(given - wanted) > _ALLOWED_SKEW:",
+        "    if abs(ends - wanted) > _ROUNDED:",
         "    if False:",
         f"{SIGNER}::test_another_life_is_refused",
     ),

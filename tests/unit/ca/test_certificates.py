@@ -15,8 +15,9 @@ from support.authority import make_claims
 from support.certified import pod_certificate, server_certificate
 from support.pki import Authority as OtherAuthority
 
-from ca.certificates import BACKDATED, Issuer, make_root, trust_domain_of
+from ca.certificates import Issuer, make_root, trust_domain_of
 from ca.profile import ApprovedRequest
+from ca.signer import BACKDATED
 from proxy.credentials.certificate import parse_pod_certificate
 from proxy.errors import Dropped
 

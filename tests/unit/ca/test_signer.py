@@ -29,7 +29,7 @@ def signed(wanted: Wanted, life: timedelta = DAY) -> x509.Certificate:
 
 
 def check(wanted: Wanted, *chain: x509.Certificate) -> None:
-    check_signed(wanted, chain, SIGNER.roots, WALL + DAY)
+    check_signed(wanted, chain, SIGNER.roots, WALL, DAY)
 
 
 @pytest.mark.parametrize("wanted", [POD, SERVER, LISTS], ids=["pod", "server", "lists"])
@@ -70,13 +70,27 @@ def test_whatever_else_is_refused_by_its_field(given: Wanted, field: str) -> Non
 
 @pytest.mark.parametrize("life", [2 * DAY, timedelta(minutes=5)])
 def test_another_life_is_refused(life: timedelta) -> None:
-    with pytest.raises(SignerError, match=r"^ttl: it ends"):
+    with pytest.raises(SignerError, match=r"^ttl: good for"):
         check(POD, signed(POD, life))
+
+
+@pytest.mark.parametrize("minutes", [-50, 4])
+def test_a_signer_whose_clock_differs_a_little_is_no_trouble(minutes: int) -> None:
+    at = WALL + timedelta(minutes=minutes)
+    check_signed(POD, [sign_leaf(ISSUER, POD, at, DAY)], SIGNER.roots, WALL, DAY)
+
+
+@pytest.mark.parametrize("hours", [-24.1, 0.2])
+def test_a_signer_whose_clock_makes_it_useless_is_told(hours: float) -> None:
+    at = WALL + timedelta(hours=hours)
+    made = sign_leaf(Issuer(ISSUER.root, ISSUER.key), POD, at, DAY)
+    with pytest.raises(SignerError, match=r"^the signer's clock: good from"):
+        check_signed(POD, [made], SIGNER.roots, WALL, DAY)
 
 
 def test_a_life_that_the_root_cuts_short_is_not_refused() -> None:
     ends = ISSUER.root.not_valid_after_utc - timedelta(hours=1)
-    check_signed(POD, [sign_leaf(ISSUER, POD, ends, DAY)], SIGNER.roots, ends + DAY)
+    check_signed(POD, [sign_leaf(ISSUER, POD, ends, DAY)], SIGNER.roots, ends, DAY)
 
 
 def rebuilt(
