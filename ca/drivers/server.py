@@ -230,6 +230,8 @@ class _Handlers:
     async def _bounded(self, request: web.Request, answer: _Answer) -> web.Response:
         if self._under_way >= MOST_AT_ONCE:
             return busy_answer()
+        if self._watch.is_away:
+            return away_answer()
         self._under_way += 1
         try:
             async with asyncio.timeout(REQUEST_SECONDS):

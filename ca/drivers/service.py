@@ -34,14 +34,17 @@ class Service:
         """
         if self.keep is None:
             return work()
-        # Who waits may go; what was begun goes on, and nobody else begins before it is over.
+        # Who waits for its turn may go; what was begun goes on, and nobody else begins before it is over.
+        await self._turn.acquire()
         begun = asyncio.get_running_loop().create_task(self._in_thread(work))
         begun.add_done_callback(_heed)
         return await asyncio.shield(begun)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        async with self._turn:
+        try:
             return await asyncio.to_thread(work)
+        finally:
+            self._turn.release()
 
 
 def _heed(task: asyncio.Task[T]) -> None:

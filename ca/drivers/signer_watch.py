@@ -8,6 +8,8 @@ from ca.drivers.service import Service
 from ca.signer import SignerError
 
 ASK_SECONDS: Final = 10.0
+AWAY_SECONDS: Final = 2.0
+"""Between two attempts while it is away: requests are not even tried then."""
 
 
 class SignerWatch:
@@ -34,7 +36,7 @@ class SignerWatch:
     async def _watch(self) -> None:
         keep = self._service.keep
         while keep is not None:
-            await asyncio.sleep(ASK_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS if self.is_away else ASK_SECONDS)
             try:
                 await asyncio.to_thread(keep)
             except SignerError as error:

@@ -73,6 +73,7 @@ class Vault:
         settings = self._settings
         session = requests.Session()
         session.trust_env = False
+        session.hooks["response"] = [_refuse_redirect]
         session.verify = settings.ca_file or True
         if settings.auth is Auth.CERT:
             session.cert = (str(settings.cert_file), str(settings.key_file))
@@ -237,6 +238,12 @@ class Vault:
             return "this token"
         settings = self._settings
         return f"{settings.auth} {settings.role}".strip()
+
+
+def _refuse_redirect(answer: requests.Response, *_args: object, **_kwargs: object) -> None:
+    """Raise where another server is named: followed, it would have the token, whoever that is."""
+    if answer.is_redirect:
+        raise failures.VaultDown(errors=["redirects to another: name that in vault_addresses"])
 
 
 def _secret(path: str) -> str:

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import ssl
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from support.memory_ca import ISSUER
 from support.openbao import OpenBao
+from typing_extensions import override
 from vault.conftest import Configure
 
 from ca.drivers.vault import PATIENCE, Vault, VaultRefusedError
@@ -225,3 +229,40 @@ def test_a_server_with_another_certificate_hears_no_secret(
     vault = Vault(configure(vault_ca_file=str(other)), lambda: float(next(clock)), lambda _: None)
     with pytest.raises(SignerAwayError, match="its certificate is not trusted"):
         policies(vault)
+
+
+def test_a_redirect_is_not_followed_with_the_token(
+    bao: OpenBao, prepared: VaultSettings, configure: Configure
+) -> None:
+    """A standby of a cluster that does not forward names the active one, and so can an attacker."""
+    heard: list[str] = []
+
+    class Standby(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", f"{bao.address}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    assert prepared.pki_mount
+    server = HTTPServer(("127.0.0.1", 0), Standby)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bao.ca_file, bao.folder / "tls.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"https://127.0.0.1:{server.server_address[1]}"
+        clock = iter(range(0, 1000, 3))
+        settings = configure(vault_addresses=[address])
+        vault = Vault(settings, lambda: float(next(clock)), lambda _: None)
+        with pytest.raises(SignerAwayError, match="redirects to another: name that"):
+            vault.read(LOOK)
+        assert heard
+    finally:
+        server.shutdown()
+        server.server_close()

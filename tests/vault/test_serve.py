@@ -128,9 +128,9 @@ async def test_vault_that_is_away_is_not_ready_and_not_dead(bao: OpenBao, served
     assert (away.status_code, away.headers["Retry-After"]) == (503, "1")
     assert served.get("/healthz").status_code == 200
     bao.unseal()
-    assert (await ca_client.obtain(served.ca, token, csr)).chain
     wait_for("the server to notice", lambda: "signer_back" in served.events(), 30)
     assert served.get("/readyz").status_code == 200
+    assert (await ca_client.obtain(served.ca, token, csr)).chain
 
 
 def test_a_server_that_starts_before_vault_waits_for_it(
