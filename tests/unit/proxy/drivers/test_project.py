@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from support.settings_text import PROJECT
 from typing_extensions import override
 
 from policy.identity import PodIdentity
@@ -17,7 +19,6 @@ from proxy.drivers.project import Project
 from proxy.drivers.project_files import Files
 from proxy.drops import Drops
 from proxy.flow.services import Services
-from proxy.settings_membership import ProjectSettings
 
 PEER = ip_address("10.0.0.2").packed
 
@@ -36,22 +37,8 @@ class Agent(AgentClient):
 @asynccontextmanager
 async def serving(folder: Path, *, roster: bool) -> AsyncIterator[Project]:
     """Give a project without DNS, in which ``roster`` may name who is unknown."""
-    settings = ProjectSettings(
-        members=(),
-        ranges=(ip_network("10.0.0.0/8"),),
-        strict=True,
-        clear_in=(),
-        clear_out=(),
-        dns_port=None,
-        resolvers=(),
-        cluster_domain="cluster.local",
-        dns_bypass=False,
-        roster=roster,
-        endpoints_file=None,
-        target_ports={},
-        enforce=True,
-        rules_file=None,
-    )
+    ranges = (ip_network("10.0.0.0/8"),)
+    settings = replace(PROJECT, members=(), ranges=ranges, dns_port=None, roster=roster)
     project = Project(
         settings,
         PodIdentity("shop.example", "shop", "web"),
