@@ -72,24 +72,35 @@ def restore(path: Path, directory: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
     try:
         # To its end first, which gzip's sum is at: tar would stop at its own, and not see what is cut off.
         with gzip.open(path) as whole:
             unpacked = whole.read(_LARGEST + 1)
-        if len(unpacked) > _LARGEST:
-            raise DirectoryError(f"{path}: more than {_LARGEST >> 20} MiB")
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DirectoryError(f"{path}: not a copy of a CA's directory: {error}") from None
+    try:
+        return read_members(unpacked)
+    except DirectoryError as error:
+        raise DirectoryError(f"{path}: {error}") from None
+
+
+def read_members(unpacked_untrusted: bytes) -> dict[str, bytes]:
+    """Return the files of an archive by name, none of them but a CA's; raises `DirectoryError`."""
+    if len(unpacked_untrusted) > _LARGEST:
+        raise DirectoryError(f"more than {_LARGEST >> 20} MiB")
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(unpacked_untrusted), mode="r:") as archive:
             for member in archive:
                 name = member.name
                 if not member.isreg() or (name not in FILES and not _TOKEN.fullmatch(name)):
-                    raise DirectoryError(f"{path}: {name[:80]!r} is no file of a CA's directory")
+                    raise DirectoryError(f"{name[:80]!r} is no file of a CA's directory")
                 if name in files or len(files) >= _MOST_FILES:
-                    raise DirectoryError(f"{path}: {name[:80]!r} is there twice, or too much")
+                    raise DirectoryError(f"{name[:80]!r} is there twice, or too much")
                 content = archive.extractfile(member)
                 files[name] = content.read() if content else b""
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DirectoryError(f"{path}: not a copy of a CA's directory: {error}") from None
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
+        raise DirectoryError(f"not a copy of a CA's directory: {error}") from None
     return files
 
 

@@ -98,7 +98,8 @@ class Vault:
     def names(self, path: str) -> list[str]:
         """Return the names below a path. Raises `SignerError`."""
         try:
-            return list(self.ask("LIST", path)["data"]["keys"])
+            data = self.ask("LIST", path).get("data") or {}
+            return [str(name) for name in data.get("keys") or ()]
         except VaultRefusedError as error:
             if error.status == 404:
                 return []
@@ -218,6 +219,8 @@ class Vault:
             raise VaultRefusedError(message, 403) from None
         except failures.InvalidPath:
             raise VaultRefusedError(f"auth/{mount}: no such auth method", 404) from None
+        except (KeyError, TypeError):
+            raise VaultRefusedError(f"auth/{mount}: not an answer of Vault's", 400) from None
         self._take(answer)
 
     def _login_by_certificate(self, client: hvac.Client) -> Json:

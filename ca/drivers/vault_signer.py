@@ -61,7 +61,7 @@ class VaultSigner(Signer):
         }
         try:
             answer = self._vault.write(path, fields)
-            chain = _chain(answer, self._roots)
+            chain = read_chain(answer, self._roots)
             check_signed(wanted, chain, self._roots, wall, life)
         except VaultRefusedError as error:
             raise SignerError(_with_field(path, str(error))) from None
@@ -78,15 +78,21 @@ def open_signer(vault: Vault, settings: VaultSettings) -> VaultSigner:
     found = vault.read(path)
     if found is None:
         raise SignerError(f"{path}: the engine has no issuer: `tencrypt ca vault-setup` makes one")
-    chain = _certificates(path, found.get("data", {}).get("ca_chain"))
+    data = found.get("data")
+    chain = _certificates(path, data.get("ca_chain") if isinstance(data, dict) else None)
     roots = tuple(one for one in chain if one.subject == one.issuer)
     if len(roots) != 1:
         raise SignerError(f"{path}: its chain ends at no root: import the root beside the issuer")
     return VaultSigner(vault, settings, roots)
 
 
-def _chain(answer: Json, roots: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    data = answer.get("data") or {}
+def read_chain(
+    answer_untrusted: Json, roots: Sequence[x509.Certificate]
+) -> tuple[x509.Certificate, ...]:
+    """Return the chain of an answer, leaf first, without roots; raises `SignerError`."""
+    data = answer_untrusted.get("data")
+    if not isinstance(data, dict):
+        raise SignerError("data: no certificate")
     leaf = _certificates("certificate", [data.get("certificate")])
     above = _certificates("ca_chain", data.get("ca_chain") or [data.get("issuing_ca")])
     return (*leaf, *(one for one in above if one not in roots))

@@ -9,9 +9,10 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fuzz import belonging, data_path, listing, translating, verifying
+from fuzz import belonging, data_path, issuing, listing, translating, verifying
 from support.pki import START, Authority, Leaf
 
+from ca.drivers.file_store import DirectoryError
 from ca.lists import parse_envelope, parse_roster
 from ca.messages import (
     Bundle,
@@ -31,13 +32,16 @@ from ca.messages import (
     parse_sign_response,
     parse_token,
 )
+from ca.own_issuer import OwnIssuerError
 from ca.profile import judge_csr
 from ca.refusal import Refused
 from ca.renew import identify
+from ca.signer import SignerError
 from policy.identity import IdentityError, parse_pod_uri
 from policy.rules import RulesError
 from policy.settings_source import SettingsError
 from proxy import rekey
+from proxy.cert import judge as judge_certificate
 from proxy.credentials.certificate import UNREADABLE, parse_pod_certificate
 from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
@@ -233,6 +237,16 @@ TARGETS: dict[str, Target] = {
         text(parse_fingerprint), (MessageError,), lambda: [b"sha256:" + b"0" * 64]
     ),
     "settings": Target(settings, (SettingsError,), pod_toml),
+    "vault-settings": Target(
+        text(issuing.vault_settings), (SettingsError,), lambda: [issuing.SETTINGS.encode()]
+    ),
+    "vault-answer": Target(issuing.answered, (SignerError,), issuing.answer_seeds),
+    "signed": Target(issuing.signed, (SignerError,), issuing.signed_seeds),
+    "own-issuer": Target(
+        issuing.own_issuer, (OwnIssuerError,), lambda: [issuing.ROOT_PEM.encode()], good=False
+    ),
+    "copy": Target(issuing.copied, (DirectoryError,), issuing.copy_seeds),
+    "cert-judge": Target(lambda data: judge_certificate(data, POD, WALL), (), pem_chain),
     "status": Target(
         drawn,
         (ValueError, KeyError, TypeError, OverflowError, RecursionError),

@@ -1,0 +1,83 @@
+"""What comes to the CA from Vault, from files and from people's hands: settings, answers, chains, copies."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from support.authority import make_claims, make_csr_pem
+from support.memory_ca import ISSUER, SIGNER, WALL
+
+from ca.certificates import sign_leaf
+from ca.drivers.backup import read_members
+from ca.drivers.vault_signer import read_chain
+from ca.own_issuer import read_own_issuer
+from ca.profile import judge_csr
+from ca.signer import check_signed, for_pod
+from ca.vault_settings import parse_vault_settings
+from policy.certificate import UNREADABLE
+
+HOUR = timedelta(hours=1)
+WANTED = for_pod(judge_csr(make_csr_pem(), make_claims()))
+LEAF = sign_leaf(ISSUER, WANTED, WALL, HOUR)
+ROOT_PEM = ISSUER.root.public_bytes(Encoding.PEM).decode()
+SETTINGS = """trust_domain = "shop.example"
+namespaces = ["shop"]
+vault_addresses = ["https://vault.example:8200"]
+vault_auth = "kubernetes"
+vault_role = "tencrypt-ca"
+"""
+
+
+def vault_settings(text: str) -> None:
+    parse_vault_settings(text, {}, "ca.toml")
+
+
+def signed(data: bytes) -> None:
+    try:
+        leaf = x509.load_der_x509_certificate(data)
+    except UNREADABLE:
+        return
+    check_signed(WANTED, [leaf], SIGNER.roots, WALL, HOUR)
+
+
+def signed_seeds() -> Iterable[bytes]:
+    return [LEAF.public_bytes(Encoding.DER)]
+
+
+def answered(data: bytes) -> None:
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(answer, dict):
+        read_chain(answer, SIGNER.roots)
+
+
+def answer_seeds() -> Iterable[bytes]:
+    leaf = LEAF.public_bytes(Encoding.PEM).decode()
+    return [
+        json.dumps({"data": {"certificate": leaf, "ca_chain": [ROOT_PEM]}}).encode(),
+        json.dumps({"data": {"certificate": leaf, "issuing_ca": ROOT_PEM}}).encode(),
+    ]
+
+
+def own_issuer(data: bytes) -> None:
+    read_own_issuer(data, data, b"passphrase", WALL)
+
+
+def copied(data: bytes) -> None:
+    read_members(data)
+
+
+def copy_seeds() -> Iterable[bytes]:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in ("root.pem", "tokens/0123456789abcdef.json"):
+            member = tarfile.TarInfo(name)
+            member.size = len(ROOT_PEM)
+            archive.addfile(member, io.BytesIO(ROOT_PEM.encode()))
+    return [packed.getvalue()]
