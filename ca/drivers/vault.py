@@ -246,6 +246,7 @@ class Vault:
 def _refuse_redirect(answer: requests.Response, *_args: object, **_kwargs: object) -> None:
     """Raise where another server is named: followed, it would have the token, whoever that is."""
     if answer.is_redirect:
+        answer.close()
         raise failures.VaultDown(errors=["redirects to another: name that in vault_addresses"])
 
 
