@@ -1,11 +1,12 @@
 """`tencrypt ca serve` with its key in a real OpenBao: pods join and renew, and an absence of Vault is sat out."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,17 @@ def credential(key: EllipticCurvePrivateKey, response: SignResponse) -> Credenti
     return build_credential(key, "".join(response.chain).encode(), "".join(response.roots).encode())
 
 
+@pytest.fixture
+async def connections_end() -> AsyncIterator[None]:
+    """Wait at the end until no connection is left: TLS says good-bye after its client has what it wanted."""
+    yield
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        while len(loop._selector.get_map()) > 1:  # type: ignore[attr-defined]  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("connections_end")
 async def test_a_pod_joins_and_renews(served: Served) -> None:
     key, csr = make_key_and_csr()
     joined = await ca_client.obtain(served.ca, served.token(), csr)
@@ -116,6 +128,7 @@ async def test_a_pod_joins_and_renews(served: Served) -> None:
     assert "trust domain  shop.example" in tencrypt("show", "--dir", served.directory)
 
 
+@pytest.mark.usefixtures("connections_end")
 async def test_vault_that_is_away_is_not_ready_and_not_dead(bao: OpenBao, served: Served) -> None:
     token, (_, csr) = served.token(), make_key_and_csr()
     assert served.get("/readyz").status_code == 200
