@@ -139,9 +139,16 @@ _COMMON: Final[Fields] = {
 """Names come from the CA's request and never from a CSR; ECDSA P-256; no subject."""
 
 
+_ASKED: Final = ("csr", "uri_sans", "alt_names", "ip_sans", "exclude_cn_from_sans", "ttl")
+"""What the CA gives to ``sign``, and may: `not_after` would go past a role's `max_ttl` in many versions of Vault."""
+
+
 def _policy(mount: str) -> str:
+    asked = ", ".join(f'"{name}" = []' for name in _ASKED)
     sign = "".join(
-        f'path "{mount}/sign/{role}" {{ capabilities = ["update"] }}\n' for role in ROLES.values()
+        f'path "{mount}/sign/{role}" {{\n  capabilities = ["update"]\n'
+        f"  allowed_parameters = {{ {asked} }}\n}}\n"
+        for role in ROLES.values()
     )
     return (
         f"{sign}"

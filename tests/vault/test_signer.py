@@ -82,6 +82,19 @@ def test_the_ca_may_do_nothing_else(vault: Vault, method: str, path: str) -> Non
     assert refused.value.status == 403
 
 
+@pytest.mark.parametrize("field", ["not_after", "not_before_duration", "other_sans", "user_ids"])
+def test_the_ca_may_ask_for_nothing_that_a_role_does_not_bound(
+    vault: Vault, signer: VaultSigner, field: str
+) -> None:
+    """With `not_after` a replica that was taken over had certificates until the root's end, whatever `max_ttl` says."""
+    asked: dict[str, object] = {"csr": SERVER.csr, "uri_sans": SERVER.uri, "ttl": 60}
+    path = "tencrypt-pki/sign/tencrypt-server"
+    assert signer.roots
+    assert vault.write(path, asked)["data"]["certificate"]
+    with pytest.raises(VaultRefusedError, match="permission denied"):
+        vault.write(path, {**asked, field: "2036-01-01T00:00:00Z"})
+
+
 NARROW = {
     "no such domain": ({"allowed_domains": ["bank.pod"]}, "alt_names"),
     "no subdomains": ({"allow_subdomains": False}, "alt_names"),
