@@ -26,8 +26,7 @@ _LONGEST_PAUSE: Final = 1.0
 _LARGEST_SECRET: Final = 16_384
 
 _AWAY: Final = (
-    requests.ConnectionError,
-    requests.Timeout,
+    OSError,  # requests' own are, and a file of roots or a certificate that is not there
     failures.InternalServerError,
     failures.VaultNotInitialized,
     failures.BadGateway,
@@ -186,6 +185,8 @@ class Vault:
                     self._take(client.auth.token.renew_self()["auth"])
                 except (failures.Forbidden, failures.Unauthorized, failures.InvalidRequest):
                     pass
+                except (KeyError, TypeError):  # not an answer of Vault's: logging in tells
+                    pass
                 else:
                     return
             self._login(client)
@@ -267,6 +268,8 @@ def _reason(error: Exception) -> str:
         said = "no answer in time"
     elif isinstance(error, requests.exceptions.SSLError):
         said = "its certificate is not trusted"
-    else:
+    elif isinstance(error, requests.ConnectionError):
         said = "no connection"
+    else:
+        said = str(error)
     return "".join(c if c.isprintable() else " " for c in said)[:300]

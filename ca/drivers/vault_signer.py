@@ -61,14 +61,13 @@ class VaultSigner(Signer):
         }
         try:
             answer = self._vault.write(path, fields)
-            chain = read_chain(answer, self._roots)
-            check_signed(wanted, chain, self._roots, wall, life)
         except VaultRefusedError as error:
             raise SignerError(_with_field(path, str(error))) from None
+        try:
+            chain = read_chain(answer, self._roots)
+            check_signed(wanted, chain, self._roots, wall, life)
         except SignerError as error:
-            if type(error) is SignerError:
-                raise SignerError(f"{path}: {error}") from None
-            raise
+            raise SignerError(f"{path}: {error}") from None
         return chain
 
 

@@ -1,13 +1,15 @@
 """How the CA proves itself to a real Vault, and gets on when its token, or Vault, is gone for a while."""
 
 import base64
+import contextlib
 import json
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
 
 import pytest
 from cryptography import x509
@@ -27,7 +29,7 @@ from typing_extensions import override
 from vault.conftest import Configure
 
 from ca.drivers.vault import PATIENCE, Vault, VaultRefusedError
-from ca.signer import SignerAwayError
+from ca.signer import SignerAwayError, SignerError
 from ca.vault_plan import POLICY
 from ca.vault_settings import VaultSettings
 
@@ -196,7 +198,7 @@ def test_sealed_is_away_for_a_while_and_then_told(bao: OpenBao, approle: VaultSe
     began = time.monotonic()  # noqa: TID251 - how long a caller has to wait is the promise
     with pytest.raises(SignerAwayError, match="sealed"):
         policies(vault)
-    assert time.monotonic() - began < PATIENCE + 1  # noqa: TID251
+    assert time.monotonic() - began < PATIENCE + 1  # noqa: TID251 - as above
     bao.unseal()
     assert policies(vault) == ["default", POLICY]
 
@@ -225,44 +227,83 @@ def test_a_server_with_another_certificate_hears_no_secret(
     assert prepared.ca_file
     other = bao.folder / "other.pem"
     other.write_bytes(ISSUER.root.public_bytes(Encoding.PEM))
-    clock = iter(range(0, 1000, 3))
-    vault = Vault(configure(vault_ca_file=str(other)), lambda: float(next(clock)), lambda _: None)
+    vault = hurried(configure(vault_ca_file=str(other)))
     with pytest.raises(SignerAwayError, match="its certificate is not trusted"):
         policies(vault)
+
+
+@contextlib.contextmanager
+def instead(bao: OpenBao, answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Give a server in Vault's place, with its certificate, that says one thing to all: its address, what it hears."""
+    heard: list[bytes] = []
+
+    class Handler(StreamRequestHandler):
+        @override
+        def handle(self) -> None:
+            heard.append(self.rfile.readline())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bao.ca_file, bao.folder / "tls.key")
+    with TCPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_address[1]}", heard
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def hurried(settings: VaultSettings) -> Vault:
+    """Return a Vault whose patience is over after a few attempts."""
+    clock = iter(range(0, 1000, 3))
+    return Vault(settings, lambda: float(next(clock)), lambda _: None)
 
 
 def test_a_redirect_is_not_followed_with_the_token(
     bao: OpenBao, prepared: VaultSettings, configure: Configure
 ) -> None:
     """A standby of a cluster that does not forward names the active one, and so can an attacker."""
-    heard: list[str] = []
-
-    class Standby(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            heard.append(self.path)
-            self.send_response(307)
-            self.send_header("Location", f"{bao.address}{self.path}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        @override
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     assert prepared.pki_mount
-    server = HTTPServer(("127.0.0.1", 0), Standby)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bao.ca_file, bao.folder / "tls.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        address = f"https://127.0.0.1:{server.server_address[1]}"
-        clock = iter(range(0, 1000, 3))
-        settings = configure(vault_addresses=[address])
-        vault = Vault(settings, lambda: float(next(clock)), lambda _: None)
+    where = f"Location: {bao.address}/v1/{LOOK}\r\nContent-Length: 0\r\n\r\n"
+    with instead(bao, b"HTTP/1.1 307 Elsewhere\r\n" + where.encode()) as (address, heard):
+        vault = hurried(configure(vault_addresses=[address]))
         with pytest.raises(SignerAwayError, match="redirects to another: name that"):
             vault.read(LOOK)
         assert heard
-    finally:
-        server.shutdown()
-        server.server_close()
+
+
+RUBBISH = {
+    "a page": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+    "a list": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+    "nothing in it": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "no token in it": b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"auth": null}',
+    "cut off": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "no bytes": b"",
+    "a status of its own": b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("auth", ["token", "cert"])
+@pytest.mark.parametrize("answer", RUBBISH.values(), ids=RUBBISH)
+def test_whatever_answers_in_vaults_place_is_one_error(
+    bao: OpenBao, configure: Configure, auth: str, answer: bytes
+) -> None:
+    with instead(bao, answer) as (address, heard):
+        pair = {"vault_cert_file": str(bao.ca_file), "vault_key_file": str(bao.folder / "tls.key")}
+        settings = configure(vault_addresses=[address], vault_auth=auth, **pair)
+        with pytest.raises(SignerError) as error:
+            hurried(settings).keep()
+        assert "\n" not in str(error.value)
+        assert heard
+
+
+def test_a_file_of_roots_that_is_not_there_is_told(bao: OpenBao, configure: Configure) -> None:
+    missing = str(bao.folder / "missing.pem")
+    with pytest.raises(SignerAwayError, match=r"missing\.pem"):
+        hurried(configure(vault_ca_file=missing)).keep()
