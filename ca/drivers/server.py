@@ -219,19 +219,21 @@ class _Handlers:
         return json_answer(HTTPStatus.OK, encode(Bundle(tuple(pems))))
 
     async def sign(self, request: web.Request) -> web.Response:
-        return await self._bounded(request, self._sign)
+        return await self._signed(request, self._sign)
 
     async def renew(self, request: web.Request) -> web.Response:
-        return await self._bounded(request, self._renew)
+        return await self._signed(request, self._renew)
 
     async def release(self, request: web.Request) -> web.Response:
         return await self._bounded(request, self._release)
 
+    async def _signed(self, request: web.Request, answer: _Answer) -> web.Response:
+        """Answer what needs the signer: at once where that is away."""
+        return away_answer() if self._watch.is_away else await self._bounded(request, answer)
+
     async def _bounded(self, request: web.Request, answer: _Answer) -> web.Response:
         if self._under_way >= MOST_AT_ONCE:
             return busy_answer()
-        if self._watch.is_away:
-            return away_answer()
         self._under_way += 1
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
