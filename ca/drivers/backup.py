@@ -27,6 +27,11 @@ def save(directory: Path, path: Path) -> int:
     read_root(directory)
     names = [name for name in FILES if (directory / name).exists()]
     names += sorted(f"{TOKENS}/{one.name}" for one in (directory / TOKENS).glob("*.json"))
+    size = sum((directory / name).stat().st_size + 1024 for name in names)  # with tar's headers
+    if len(names) > _MOST_FILES or size > _LARGEST:
+        raise DirectoryError(
+            f"{directory}: {len(names)} files, {size >> 20} MiB: a copy holds {_MOST_FILES} and {_LARGEST >> 20} MiB"
+        )
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if path.exists():

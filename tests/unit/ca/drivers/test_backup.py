@@ -11,6 +11,7 @@ import pytest
 from support.authority import PASSPHRASE, Authority
 from unit.ca.drivers.test_server_renew import obtain
 
+from ca.drivers import backup
 from ca.drivers.backup import restore, save
 from ca.drivers.file_backend import change_passphrase, open_signer
 from ca.drivers.file_store import DirectoryError
@@ -39,6 +40,21 @@ def test_a_copy_is_the_owners_alone_and_replaces_nothing(
         save(authority.directory, copy)
     assert copy.read_bytes() == before
     assert {one.name for one in tmp_path.iterdir()} == {"ca", "copy.tar.gz"}
+
+
+@pytest.mark.parametrize(("bound", "value"), [("_MOST_FILES", 4), ("_LARGEST", 5_000)])
+def test_what_could_not_be_restored_is_not_copied(
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    value: int,
+) -> None:
+    authority.token()
+    monkeypatch.setattr(backup, bound, value)
+    with pytest.raises(DirectoryError, match="a copy holds"):
+        save(authority.directory, tmp_path / "copy")
+    assert {one.name for one in tmp_path.iterdir()} == {"ca"}
 
 
 def test_what_is_restored_is_what_was_copied(authority: Authority, tmp_path: Path) -> None:
