@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from sim.nodes import A6, ASKED, B6, C6, FOUL, VIP, VIP6, A, B, C, way
 from sim.world import PORT, Node, Weather, World
 from support.naive import Way
 from support.pki import Authority, Leaf
@@ -15,23 +16,12 @@ from proxy.flow.translation import PINNED
 from proxy.session.events import CallFailed, RendezvousDone, SessionMoved, SessionOpened
 from proxy.session.upkeep import KEEP_ALIVE, PING_PACE, PINGS_TO_END
 
-A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
-A6, B6, C6 = "fd00::1", "fd00::2", "fd00::3"
-VIP, VIP6 = "10.0.0.200", "fd00::200"
-FOUL = Weather(loss=0.3, duplication=0.2, jitter=0.05)
 SYN, RST, ACK = 2, 4, 16
 
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
-
-
-def way(source: str, sport: int, destination: str, dport: int) -> Way:
-    return Way(ip_address(source).packed, sport, ip_address(destination).packed, dport)
-
-
-ASKED = way(A, 1000, VIP, 80)
 
 
 def three(

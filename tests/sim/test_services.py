@@ -6,6 +6,7 @@ from struct import pack
 from typing import Any
 
 import pytest
+from sim.nodes import A6, ASKED, B6, C6, VIP, VIP6, A, B, C, way
 from sim.world import MTU, Node, World
 from support.endpoints import endpoint, read, served
 from support.naive import Way, unfinished
@@ -15,9 +16,6 @@ from policy.rules import parse_rules
 from proxy.drops import Drop
 from proxy.packet.virtio import VNET_HEADER
 
-A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
-A6, B6, C6 = "fd00::1", "fd00::2", "fd00::3"
-VIP, VIP6 = "10.0.0.200", "fd00::200"
 SYN, RST, ACK = 2, 4, 16
 TCPV4 = 1
 
@@ -25,13 +23,6 @@ TCPV4 = 1
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
-
-
-def way(source: str, sport: int, destination: str, dport: int) -> Way:
-    return Way(ip_address(source).packed, sport, ip_address(destination).packed, dport)
-
-
-ASKED = way(A, 1000, VIP, 80)
 
 
 def three(authority: Authority, *items: Any) -> tuple[World, Node, dict[str, Node]]:
