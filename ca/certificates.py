@@ -57,7 +57,7 @@ def make_root(
         .not_valid_before(begins - BACKDATED)
         .not_valid_after(begins + life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(key_usage(is_ca=True), critical=True)
         .add_extension(identity, critical=False)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
@@ -114,7 +114,7 @@ def sign_leaf(issuer: Issuer, wanted: Wanted, wall: datetime, life: timedelta) -
         .not_valid_before(begins - BACKDATED)
         .not_valid_after(min(begins + life, last))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(is_ca=False), critical=True)
+        .add_extension(key_usage(is_ca=False), critical=True)
         # Critical, for the subject is empty (RFC 5280 section 4.2.1.6).
         .add_extension(x509.SubjectAlternativeName(wanted.names), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(wanted.public_key), critical=False)
@@ -128,7 +128,8 @@ def sign_leaf(issuer: Issuer, wanted: Wanted, wall: datetime, life: timedelta) -
     return builder.sign(issuer.key, hashes.SHA256())
 
 
-def _usage(*, is_ca: bool) -> x509.KeyUsage:
+def key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    """Return what the key of a CA, or of any other certificate, is for."""
     return x509.KeyUsage(
         digital_signature=not is_ca,
         content_commitment=False,

@@ -136,9 +136,8 @@ def _init_with_issuer(
     from ca.drivers import file_backend
     from ca.own_issuer import OwnIssuerError, read_own_issuer
 
-    chain, key = (
-        _read(path, private=path == args.issuer_key) for path in (args.issuer, args.issuer_key)
-    )
+    chain = _read(args.issuer, private=False)
+    key = _read(args.issuer_key, private=True)
     try:
         issuer = read_own_issuer(chain, key, passphrase, wall())
     except OwnIssuerError as error:

@@ -39,9 +39,10 @@ exit codes: 0 done, or nothing differs; 1 Vault does not answer, or refuses; 2 w
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    from ca.vault_settings import describe
+    from ca.vault_settings import KEYS
+    from policy.settings_source import describe
 
-    parser.epilog = f"keys of the configuration:\n{describe()}\n\n{SETUP_EXAMPLES}"
+    parser.epilog = f"keys of the configuration:\n{describe(KEYS)}\n\n{SETUP_EXAMPLES}"
     parser.add_argument("--config", metavar="FILE", help="where Vault is, as above (TOML)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--apply", action="store_true", help="do it")

@@ -150,11 +150,6 @@ _NEEDS: Final[Mapping[Auth, tuple[Key[str | None] | Key[str], ...]]] = {
 }
 
 
-def describe() -> str:
-    """Return a line or two for each key, for help."""
-    return "\n".join(f"  {key.name}\n      {key.meaning} ({key.accepts})" for key in KEYS)
-
-
 @dataclass(frozen=True, slots=True)
 class VaultSettings:
     """What the keys above say; paths are absolute."""

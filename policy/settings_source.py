@@ -67,6 +67,11 @@ def table_from_environment(text: str) -> object:
     return {key.strip(): number_from_environment(value.strip()) for key, _, value in pairs}
 
 
+def describe(keys: Iterable[Key[object]]) -> str:
+    """Explain each key, for help: name, meaning, what is accepted."""
+    return "\n".join(f"  {key.name}\n    {key.meaning}\n    ({key.accepts})" for key in keys)
+
+
 class Source:
     """The settings as written: a file's text (TOML) and the environment, which wins."""
 

@@ -19,8 +19,8 @@ MOST_CERTIFICATES = 8
 
 def report(credential: Credential, renewal: JsonObject, wall: float) -> JsonObject:
     """Return what the pod holds, as JSON-ready data; times in Unix seconds. Its key is not among it."""
-    leaf = credential.chain[-1]
-    root = next((one for one in credential.roots if one.subject == leaf.issuer), None)
+    top = credential.chain[-1]
+    root = next((one for one in credential.roots if one.subject == top.issuer), None)
     return {
         "wall": round(wall),
         "chain": [_describe(one) for one in credential.chain],

@@ -30,13 +30,14 @@ examples:
 
 def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the group's parsers; each sets ``func``, which returns the exit code."""
-    from proxy.settings_keys import describe
+    from policy.settings_source import describe
+    from proxy.settings_keys import KEYS
 
     run = subparsers.add_parser(
         "run",
         help="run a pod's proxy",
         description=_RUN,
-        epilog=f"keys of the configuration:\n{describe()}\n\n{_RUN_EXAMPLES}",
+        epilog=f"keys of the configuration:\n{describe(KEYS)}\n\n{_RUN_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument(

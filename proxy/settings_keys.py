@@ -157,8 +157,3 @@ KEYS: Final[tuple[Key[object], ...]] = (
     CA_ROOT_FINGERPRINT, TOKEN, TOKEN_FILE, *MEMBERSHIP_KEYS, ADMIN_SOCKET, DAEMON_UID, METRICS_LISTEN,
     TLS_SUITES, TLS_GROUPS, OFFLOADS, VERIFY,
 )  # fmt: skip
-
-
-def describe() -> str:
-    """Explain every key, for ``tencrypt run --help``: name, meaning, what is accepted."""
-    return "\n".join(f"  {key.name}\n    {key.meaning}\n    ({key.accepts})" for key in KEYS)

@@ -44,7 +44,7 @@ class GoneWrong(KeySigner):
             addresses=wanted.addresses,
             expires=1,
         )
-        false = replace(claims, **self._instead)  # type: ignore[arg-type]
+        false = replace(claims, **self._instead)  # type: ignore[arg-type]  # fields of claims
         return super().sign(for_pod(ApprovedRequest(wanted.public_key, false)), wall, life)
 
 

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from support.authority import DAY, PASSPHRASE, make_claims, make_csr_pem
 from support.memory_ca import WALL
 
+from ca.certificates import key_usage
 from ca.drivers.file_backend import create_for_issuer, open_signer, read_trust_domain
 from ca.own_issuer import OwnIssuerError, read_own_issuer
 from ca.profile import judge_csr
@@ -47,7 +48,7 @@ def make(
     """Return an authority's certificate, signed by another or by itself."""
     own = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signer = by or Made(None, own)  # type: ignore[arg-type]
+    signer = by or Made(None, own)  # type: ignore[arg-type]  # its key alone is used
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -60,20 +61,7 @@ def make(
             x509.BasicConstraints(ca=is_ca, path_length=path_length if is_ca else None),
             critical=True,
         )
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=not is_ca,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=is_ca,
-                crl_sign=is_ca,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
+        .add_extension(key_usage(is_ca=is_ca), critical=True)
     )
     if identified:
         identifier = x509.SubjectKeyIdentifier.from_public_key(own.public_key())

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ca.vault_settings import (
+    KEYS,
     SERVICE_ACCOUNT_TOKEN,
     Auth,
     VaultSettings,
-    describe,
     parse_vault_settings,
     to_text,
 )
-from policy.settings_source import SettingsError
+from policy.settings_source import SettingsError, describe
 
 GOOD = """trust_domain = "shop.example"
 namespaces = ["shop", "bank"]
@@ -102,4 +102,6 @@ def test_any_text_is_settings_or_one_error(text: str) -> None:
 
 
 def test_help_explains_each_key() -> None:
-    assert all(f"  {name}\n" in describe() for name in ("trust_domain", "vault_auth", "vault_role"))
+    assert all(
+        f"  {name}\n" in describe(KEYS) for name in ("trust_domain", "vault_auth", "vault_role")
+    )

@@ -31,7 +31,7 @@ def pem(credential: Credential) -> bytes:
 
 
 def peer(**changes: object) -> Credential:
-    return AUTHORITY.issue(replace(Leaf(pod="db-1", addresses=("10.0.0.2",)), **changes))  # type: ignore[arg-type]
+    return AUTHORITY.issue(replace(Leaf(pod="db-1", addresses=("10.0.0.2",)), **changes))  # type: ignore[arg-type]  # fields of a Leaf
 
 
 def test_a_peer_and_ourselves_are_accepted() -> None:

@@ -22,10 +22,11 @@ from support.settings_text import (
     token,
 )
 
+from policy.settings_source import describe
 from proxy.flow.clearance import parse_clearance
 from proxy.session.profile import DEFAULT_PROFILE
 from proxy.settings import Settings, SettingsError, check_addresses, parse_settings
-from proxy.settings_keys import KEYS, describe
+from proxy.settings_keys import KEYS
 from proxy.settings_values import Listen
 
 
@@ -180,7 +181,7 @@ def test_an_error_names_the_line_that_sets_the_key_and_not_one_that_looks_like_i
 
 
 def test_every_setting_is_explained() -> None:
-    text = describe()
+    text = describe(KEYS)
     keys = {key.name for key in KEYS}
     assert {field.name for field in fields(Settings)} - {"project"} <= keys
     assert {"token_file", "cluster_ranges", "encryption", "rules_file"} <= keys
