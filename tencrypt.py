@@ -17,7 +17,7 @@ GROUPS: Final = {
     "check": ("proxy.ask_cli", "whether a pod is ready for strict encryption"),
     "cert": ("proxy.cert_cli", "the pod's certificate: show, verify any, rotate now"),
     "net": ("proxy.net_cli", "what the kernel holds for a pod: plan, up, down, show, break-glass"),
-    "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show"),
+    "ca": ("ca.cli", "the project's certificate authority: init, serve, token, show, backup"),
 }
 """Command to the module whose ``build(subparsers)`` adds its parser, and its line of help."""
 
@@ -37,7 +37,7 @@ exit codes:
   3    the certificate authority refused, or could not be reached
   4    this machine lacks something: a privilege, a device, a program, a free port
   130  interrupted from the keyboard
-`tencrypt COMMAND --help` says more about each command."""
+`tencrypt COMMAND --help` says more about each command, and what else it may end with."""
 
 
 def parser(command: str | None) -> argparse.ArgumentParser:

@@ -68,7 +68,7 @@ NAMESPACES: Final[Key[tuple[str, ...]]] = Key(
 ADDRESSES: Final[Key[tuple[str, ...]]] = Key(
     "vault_addresses",
     "where Vault answers; the next is asked where one does not",
-    'a list of 1 to 8, as ["https://vault.example:8200"]',
+    'a list of 1 to 8 HTTPS addresses, as ["https://vault.example:8200"]',
     _addresses,
     from_environment=list_from_environment,
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from policy.exits import FAILED, FINE, NOT_SO, WRONG, say
-from proxy.ask_cli import Question, add_options, ask_proxy
+from proxy.ask_cli import Ask, Question, add_options, ask_proxy
 
 _LARGEST_FILE: Final = 65_536
 
@@ -38,17 +38,23 @@ def build(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    show = commands.add_parser("show", help="what the pod holds", description=_SHOW)
-    show.set_defaults(func=_show)
-    verify = commands.add_parser(
-        "verify", help="what the pod would say of a certificate", description=_VERIFY
-    )
+
+    def command(name: str, func: Ask, what: str, text: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(
+            name,
+            help=what,
+            description=text,
+            epilog=_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_options(parser)
+        parser.set_defaults(func=func)
+        return parser
+
+    command("show", _show, "what the pod holds", _SHOW)
+    verify = command("verify", _verify, "what the pod would say of a certificate", _VERIFY)
     verify.add_argument("file", metavar="FILE", help="certificates in PEM, leaf first")
-    verify.set_defaults(func=_verify)
-    rotate = commands.add_parser("rotate", help="renew it now", description=_ROTATE)
-    rotate.set_defaults(func=_rotate)
-    for command in (show, verify, rotate):
-        add_options(command)
+    command("rotate", _rotate, "renew it now", _ROTATE)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ def test_the_environment_wins() -> None:
 MISTAKES = {
     "no TLS": (
         'vault_addresses = ["http://vault:8200"]',
-        'ca.toml:3: vault_addresses = ["http://vault:8200"]: a list of 1 to 8, as ["https://vault.example:8200"]',
+        'ca.toml:3: vault_addresses = ["http://vault:8200"]: a list of 1 to 8 HTTPS addresses, as ["https://vault.example:8200"]',
     ),
     "no address": ("vault_addresses = []", "ca.toml:3: vault_addresses = []: a list of 1 to 8"),
     "an address with a path": (
