@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -102,6 +103,11 @@ def build(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
     token.add_argument(
         "--ttl", default="24h", help="how long it can be used (default 24h, at most 365d)"
     )
+    token.add_argument(
+        "--uses",
+        metavar="N",
+        help="how often it can be used (default: until its time is over, so that a restarted pod comes back)",
+    )
 
     setup = add(
         commands, "vault-setup", "prepare Vault or OpenBao", (vault_cli.SETUP, ""), _vault_setup
@@ -116,12 +122,20 @@ def build(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
     show.add_argument("--json", action="store_true", help="for programs; times in Unix seconds")
 
 
+def _uses(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII):
+        raise UsageError(f"--uses {text!r}: a whole number from 1 to 999999")
+    return int(text)
+
+
 def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
     from ca import serving
-    from ca.drivers import audit, file_backend, file_store, server
+    from ca.drivers import audit, file_backend, server
+    from ca.drivers.file_documents import FileDocuments
     from ca.drivers.service import Service
+    from ca.overview import read_leases
 
     life = duration("--ttl", args.ttl, _LONGEST_CERTIFICATE)
     try:
@@ -139,9 +153,9 @@ def _serve(args: argparse.Namespace) -> int:
         signer, keep = vault_cli.open_signer(settings, file_backend.read_root(directory))
     if signer.roots[0].not_valid_after_utc <= wall():
         raise UsageError(f"{directory}: its root has ended: make a new CA")
-    store = file_store.FileStore(directory)
-    store.leases()  # a damaged store is told now and not to the first pod
-    service = Service(store, signer, life, wall, audit.lines(wall), keep)
+    documents = FileDocuments(directory)
+    read_leases(documents)  # damaged records are told now and not to the first pod
+    service = Service(documents, signer, life, wall, audit.lines(wall), keep)
     with file_backend.sole_server(directory):
         try:
             asyncio.run(serving.until_signal(service, host, port))
@@ -155,11 +169,14 @@ def _serve(args: argparse.Namespace) -> int:
 def _token(args: argparse.Namespace) -> int:
     import secrets
 
-    from ca.drivers import file_backend, file_store
+    from ca.drivers import file_backend
+    from ca.drivers.file_documents import FileDocuments
+    from ca.drivers.tokens import make_token
     from ca.messages import JoinClaims, MessageError, check_addresses
     from policy.identity import check_namespace, check_pod_name, check_service_account
 
     life = duration("--ttl", args.ttl, _LONGEST_TOKEN)
+    uses = 0 if args.uses is None else _uses(args.uses)
     directory: Path = args.dir
     try:
         addresses = check_addresses(tuple(args.address))
@@ -174,18 +191,22 @@ def _token(args: argparse.Namespace) -> int:
         addresses=addresses,
         expires=int((wall() + life).timestamp()),
     )
-    print(file_store.FileStore(directory).make_token(claims))
+    print(make_token(FileDocuments(directory), claims, uses))
     return FINE
 
 
 def _show(args: argparse.Namespace) -> int:
     from ca import overview
-    from ca.drivers import file_backend, file_store
+    from ca.drivers import file_backend
+    from ca.drivers.file_documents import FileDocuments
+    from ca.drivers.tokens import read_tokens
 
-    store = file_store.FileStore(args.dir)
+    documents = FileDocuments(args.dir)
     root = file_backend.read_root(args.dir)
     trust_domain = file_backend.read_trust_domain(args.dir)
-    seen = overview.look(trust_domain, root, store.tokens(), store.leases(), wall())
+    seen = overview.look(
+        trust_domain, root, read_tokens(documents), overview.read_leases(documents), wall()
+    )
     print(json.dumps(overview.to_json(seen), indent=2) if args.json else overview.draw(seen))
     return FINE
 

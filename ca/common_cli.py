@@ -66,7 +66,8 @@ def told_in_one_line(
     """Return the command with each of its errors told in one line, and its exit code."""
 
     def run(args: argparse.Namespace) -> int:
-        from ca.drivers.file_store import DirectoryError
+        from ca.documents import StateError
+        from ca.drivers.file_documents import DirectoryError
         from ca.signer import SignerError
         from policy.settings_source import SettingsError
 
@@ -74,7 +75,7 @@ def told_in_one_line(
             return command(args)
         except (UsageError, DirectoryError, SettingsError) as error:
             return say(f"{name}: {error}", WRONG)
-        except SignerError as error:
+        except (SignerError, StateError) as error:
             return say(f"{name}: {error}", FAILED)
         except BrokenPipeError:  # the reader has seen enough; the entry ends quietly
             raise

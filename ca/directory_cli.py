@@ -175,6 +175,6 @@ def _backup(args: argparse.Namespace) -> int:
 def _restore(args: argparse.Namespace) -> int:
     from ca.drivers import backup
 
-    count = backup.restore(args.file, args.dir)
+    count = backup.restore(args.file, args.dir, wall())
     print(f"{args.dir}: {count} files of {args.file}")
     return FINE

@@ -27,9 +27,7 @@ class Lease:
     """Addresses held by a token until ``ends`` (Unix seconds).
 
     ``serial`` and ``key`` are of its latest certificate, as in `Certified`; ``previous`` is the key by which
-    that was asked for, empty where the token was used. ``renewals`` counts since then. These three are
-    missing in files written before there were renewals: what they record cannot be renewed, only joined anew.
-    ``service_account`` is empty in those written before there were rosters.
+    that was asked for, empty where the token was used. ``renewals`` counts since then.
     """
 
     token_id: str
@@ -77,7 +75,8 @@ def lease_to(
         if lease.token_id == claims.id:
             # An earlier certificate may end later: the CA's --ttl can have become shorter.
             ends = max(ends, lease.ends)
-            renewals = lease.renewals + 1 if previous else 0
+            if previous:  # what was asked for twice is one renewal
+                renewals = lease.renewals + (lease.key != issued.key)
         elif wall <= lease.ends + RENEWABLE_SECONDS:
             others.append(lease)
     mine = Lease(

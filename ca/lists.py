@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from ca.messages import (
+    LAST_COUNT,
     LAST_SECOND,
     MOST_CERTIFICATES,
     Address,
@@ -45,7 +46,7 @@ LARGEST_ENVELOPE: Final = 1 << 20
 
 MOST_ENTRIES: Final = 8192
 
-LAST_VERSION: Final = (1 << 63) - 1
+LAST_VERSION: Final = LAST_COUNT
 
 _LARGEST_SIGNATURE: Final = 80
 """Bytes of ECDSA P-256 in DER, and some."""

@@ -36,6 +36,7 @@ _FINGERPRINT: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _CODE: Final = re.compile(r"[a-z_]{1,40}")
 LAST_SECOND: Final = 1 << 40
 """Unix seconds end here: 34,000 years on, and exact as JSON's numbers are read everywhere."""
+LAST_COUNT: Final = (1 << 63) - 1
 
 
 class MessageError(ValueError):
@@ -250,6 +251,14 @@ def read_text(fields: dict[str, object], key: str) -> str:
     value = fields[key]
     if not isinstance(value, str):
         raise MessageError(f"{key}: text")
+    return value
+
+
+def read_count(fields: dict[str, object], key: str) -> int:
+    """Return the whole number under ``key``, from 0 on."""
+    value = fields[key]
+    if type(value) is not int or not 0 <= value <= LAST_COUNT:
+        raise MessageError(f"{key}: a whole number from 0 to {LAST_COUNT}")
     return value
 
 

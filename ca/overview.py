@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca.documents import NAMESPACES, Documents, StateError
 from ca.issue import TokenRecord
 from ca.lease import Lease, live_leases
-from ca.messages import Address, JoinClaims, root_fingerprint
+from ca.messages import Address, JoinClaims, MessageError, root_fingerprint
+from ca.namespace import parse
 
 JsonObject = dict[str, object]
 
@@ -22,6 +24,17 @@ class Overview:
     root: x509.Certificate
     tokens: tuple[JoinClaims, ...]
     leases: tuple[Lease, ...]
+
+
+def read_leases(documents: Documents) -> tuple[Lease, ...]:
+    """Return the leases of all namespaces; raises `ca.documents.StateError`."""
+    found: list[Lease] = []
+    for name in documents.names(NAMESPACES):
+        try:
+            found += parse(documents.read(name).content).leases
+        except MessageError as error:
+            raise StateError(f"{name}: {error}") from None
+    return tuple(found)
 
 
 def look(

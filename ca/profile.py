@@ -24,6 +24,14 @@ LARGEST_CSR: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class ProvenKey:
+    """A key that a CSR (PEM) proves to be held by who asks."""
+
+    public_key: EllipticCurvePublicKey
+    csr: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovedRequest:
     """What may be signed: this key for these claims."""
 
@@ -33,13 +41,13 @@ class ApprovedRequest:
     """What proves the key (PEM); empty where nothing has to be proved."""
 
 
-def judge_csr(csr_untrusted: str, claims: JoinClaims) -> ApprovedRequest:
-    """Return what may be signed for a CSR in PEM (RFC 2986); raise `Refused` for any other text."""
+def judge_csr(csr_untrusted: str) -> ProvenKey:
+    """Return the key that a CSR in PEM (RFC 2986) proves; raise `Refused` for any other text."""
     if len(csr_untrusted) > LARGEST_CSR:
         raise Refused(Refusal.CSR_MALFORMED, f"a CSR has at most {LARGEST_CSR} characters")
     try:
         csr = x509.load_pem_x509_csr(csr_untrusted.encode("ascii"))
-        return ApprovedRequest(_judge(csr), claims, csr.public_bytes(Encoding.PEM).decode("ascii"))
+        return ProvenKey(_judge(csr), csr.public_bytes(Encoding.PEM).decode("ascii"))
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise Refused(Refusal.CSR_MALFORMED, "not a PKCS #10 CSR in PEM") from None
 

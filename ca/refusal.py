@@ -16,6 +16,8 @@ class Refusal(StrEnum):
     """No token, or none that this CA has made."""
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 - as above
     """The token was this CA's, and its time is over."""
+    SPENT_TOKEN = "spent_token"  # noqa: S105 - as above
+    """The token was made for a number of uses, and they are over."""
     ADDRESS_HELD = "address_held"
     """Another token's certificate for one of the addresses has not ended."""
     CSR_MALFORMED = "csr_malformed"

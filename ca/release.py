@@ -4,25 +4,23 @@ Its lease goes, and with it all that its certificates entitled to at this CA. Th
 key can still show them to peers until they end. The token can be used again.
 """
 
-from ca.issue import Store
 from ca.lease import Lease
+from ca.namespace import Namespace
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller
 
 
-def release(caller: Caller, store: Store) -> Lease:
-    """End the caller's lease and return it, or raise `Refused`.
+def release(caller: Caller, now: Namespace, wall: float) -> tuple[Namespace, Lease]:
+    """Return the record without the caller's lease, and that; raise `Refused`.
 
     Only by the key of the latest certificate: the one before may have been stolen, and a pod without a lease is on
     no roster.
     """
-    leases = store.leases()
     whose = (caller.key, caller.pod, caller.identity.namespace)
-    mine = next((one for one in leases if (one.key, one.pod, one.namespace) == whose), None)
+    mine = next((one for one in now.leases if (one.key, one.pod, one.namespace) == whose), None)
     if mine is None:
         message = (
             "another certificate has taken the place of this one, or its addresses were given back"
         )
         raise Refused(Refusal.SUPERSEDED, message)
-    store.put_leases(one for one in leases if one is not mine)
-    return mine
+    return now.changed(wall, (one for one in now.leases if one is not mine)), mine

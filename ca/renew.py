@@ -9,7 +9,7 @@ In this order:
 3. `entitled`: its key is on a lease, and the token of that lease is still on record. What the token's record
    says is what is certified, nothing of the certificate. Deleting the token's file is how the CA's owner
    withdraws a pod; that the token has expired does not matter, for a pod lives longer.
-4. `ca.issue.issue`, as for a token.
+4. `ca.grant`, as for a token.
 
 **Which key.** A lease holds the key K of the latest certificate and the key P by which that was asked for.
 
@@ -25,6 +25,7 @@ Accepted: until K is first used, who has stolen P can take K's place. The pod is
 reads `superseded`; it comes back by its token.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,7 +33,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from ca.issue import Store, key_hash
+from ca.issue import FindToken, key_hash
 from ca.lease import RENEWABLE_SECONDS, Lease
 from ca.messages import JoinClaims
 from ca.refusal import Refusal, Refused
@@ -84,22 +85,25 @@ def require_live(caller: Caller, wall: datetime) -> None:
         raise Refused(Refusal.CERTIFICATE_ENDED, f"the certificate ended {caller.ends:%F %T} UTC")
 
 
-def entitled(caller: Caller, store: Store) -> JoinClaims:
-    """Return what the caller may have certified, or raise `Refused`.
-
-    Nothing may come between this and `ca.issue.issue`: another request may use the key's successor.
-    """
-    lease = next((lease for lease in store.leases() if _is_of(lease, caller)), None)
-    if lease is None:
-        message = "another certificate has taken the place of this one"
-        raise Refused(Refusal.SUPERSEDED, message)
-    record = store.token(lease.token_id)
+def entitled(caller: Caller, leases: Iterable[Lease], find: FindToken) -> JoinClaims:
+    """Return what the caller may have certified by its lease, one of these, or raise `Refused`."""
+    lease = require_lease(caller, leases)
+    record = find(lease.token_id)
     if record is None:
         raise Refused(Refusal.WITHDRAWN, f"the pod's join token {lease.token_id} was deleted")
     claims = record.claims
     if (claims.identity, claims.pod) != (caller.identity, caller.pod):
         raise Refused(Refusal.SUPERSEDED, "the pod's record was changed: it must join anew", claims)
     return claims
+
+
+def require_lease(caller: Caller, leases: Iterable[Lease]) -> Lease:
+    """Return the caller's; raise `Refused` where its key is on none."""
+    lease = next((lease for lease in leases if _is_of(lease, caller)), None)
+    if lease is None:
+        message = "another certificate has taken the place of this one"
+        raise Refused(Refusal.SUPERSEDED, message)
+    return lease
 
 
 def _is_of(lease: Lease, caller: Caller) -> bool:

@@ -11,13 +11,20 @@ import re
 import secrets
 import tarfile
 import zlib
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from ca.drivers.file_backend import FILES, fresh_directory, read_root, read_trust_domain
-from ca.drivers.file_store import TOKENS, DirectoryError, FileStore, write_whole
+from ca.documents import NAMESPACES, TOKENS, Documents, StateError
+from ca.drivers.file_backend import FILES, FOLDERS, fresh_directory, read_root, read_trust_domain
+from ca.drivers.file_documents import DirectoryError, FileDocuments, write_whole
+from ca.drivers.tokens import read_tokens
+from ca.namespace import parse, to_json
+from ca.overview import read_leases
 
-_TOKEN: Final = re.compile(rf"{TOKENS}/[0-9a-f]{{16}}\.json")
+_DOCUMENT: Final = re.compile(
+    rf"({TOKENS}/[0-9a-f]{{16}}|{NAMESPACES}/[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?)\.json"
+)
 _LARGEST: Final = 256 << 20
 _MOST_FILES: Final = 100_000
 
@@ -26,7 +33,8 @@ def save(directory: Path, path: Path) -> int:
     """Write the copy to a file that is not there yet; return how many files it holds. Raises `DirectoryError`."""
     read_root(directory)
     names = [name for name in FILES if (directory / name).exists()]
-    names += sorted(f"{TOKENS}/{one.name}" for one in (directory / TOKENS).glob("*.json"))
+    for folder in FOLDERS:
+        names += sorted(f"{folder}/{one.name}" for one in (directory / folder).glob("*.json"))
     size = sum((directory / name).stat().st_size + 1024 for name in names)  # with tar's headers
     if len(names) > _MOST_FILES or size > _LARGEST:
         raise DirectoryError(
@@ -59,18 +67,21 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def restore(path: Path, directory: Path) -> int:
+def restore(path: Path, directory: Path, wall: datetime) -> int:
     """Make the directory, which must be new or empty, from a copy; return how many files it holds.
 
-    Whatever fails, nothing of it stays. Raises `DirectoryError`.
+    Pods may hold later rosters than the copy knows of: versions rise to that of ``wall``. Whatever fails, nothing of it
+    stays. Raises `DirectoryError`.
     """
     try:
         files = _read(path)
         with fresh_directory(directory):
-            (directory / TOKENS).mkdir(mode=0o700)
+            for folder in FOLDERS:
+                (directory / folder).mkdir(mode=0o700)
             for name, content in files.items():
                 write_whole(directory / name, content)
             _check(path, directory)
+            _raise_versions(FileDocuments(directory), wall)
     except OSError as error:
         raise DirectoryError(f"{path}: {error.strerror or error}") from None
     return len(files)
@@ -98,7 +109,7 @@ def read_members(unpacked_untrusted: bytes) -> dict[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(unpacked_untrusted), mode="r:") as archive:
             for member in archive:
                 name = member.name
-                if not member.isreg() or (name not in FILES and not _TOKEN.fullmatch(name)):
+                if not member.isreg() or (name not in FILES and not _DOCUMENT.fullmatch(name)):
                     raise DirectoryError(f"{name[:80]!r} is no file of a CA's directory")
                 if name in files or len(files) >= _MOST_FILES:
                     raise DirectoryError(f"{name[:80]!r} is there twice, or too much")
@@ -109,14 +120,20 @@ def read_members(unpacked_untrusted: bytes) -> dict[str, bytes]:
     return files
 
 
+def _raise_versions(documents: Documents, wall: datetime) -> None:
+    for name in documents.names(NAMESPACES):
+        found = documents.read(name)
+        record = parse(found.content).raised(wall.timestamp())
+        documents.write(name, to_json(record), found.version)
+
+
 def _check(path: Path, directory: Path) -> None:
     """Read all of it as a server would, but for the key."""
     try:
         read_root(directory)
         read_trust_domain(directory)
-        store = FileStore(directory)
-        store.tokens()
-        store.leases()
-        store.roster_versions()
-    except DirectoryError as error:
+        documents = FileDocuments(directory)
+        read_tokens(documents)
+        read_leases(documents)
+    except StateError as error:
         raise DirectoryError(f"{path}: {error}") from None

@@ -10,8 +10,7 @@
       root.pem        0600   the root; made last, so a directory without it is none
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
-      leases.json     0600   who holds which addresses until when
-      rosters.json    0600   the last version of each namespace's roster
+      namespaces/NS.json     who holds which addresses until when, and the roster's version (`ca.namespace`)
 
 Every file appears whole or not at all: written beside its place, synced, renamed.
 """
@@ -21,6 +20,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.certificates import Issuer, KeySigner, make_root, trust_domain_of
-from ca.drivers.file_store import LEASES, ROSTERS, TOKENS, DirectoryError, FileStore, write_whole
+from ca.documents import NAMESPACES, TOKENS
+from ca.drivers.file_documents import DirectoryError, write_whole
 from ca.keyfile import decrypt_key, encrypt_key
 from policy.identity import check_trust_domain
 
@@ -40,8 +41,10 @@ _KEY: Final = "root.key"
 _VAULT: Final = "vault.toml"
 _ISSUER: Final = "issuer.pem"
 _CA: Final = "ca.json"
-FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, LEASES, ROSTERS, _ROOT)
-"""Those beside the tokens."""
+FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, _ROOT)
+"""Those beside the documents."""
+
+FOLDERS: Final = (TOKENS, NAMESPACES)
 
 
 def create(
@@ -87,10 +90,10 @@ def _ca_file(trust_domain: str) -> bytes:
 def _fill(directory: Path, files: Mapping[str, bytes], root: x509.Certificate) -> None:
     try:
         with fresh_directory(directory):
-            (directory / TOKENS).mkdir(mode=0o700)
+            for folder in FOLDERS:
+                (directory / folder).mkdir(mode=0o700)
             for name, content in files.items():
                 write_whole(directory / name, content)
-            FileStore(directory).put_leases(())
             write_whole(directory / _ROOT, root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise DirectoryError(f"{directory}: {error.strerror}") from None
@@ -115,7 +118,7 @@ def fresh_directory(directory: Path) -> Iterator[None]:
         yield
     except BaseException:
         for path in list(directory.iterdir()):
-            path.rmdir() if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         if is_new:
             directory.rmdir()
         raise

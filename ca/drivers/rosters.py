@@ -9,14 +9,18 @@ many pods that start together cost few rosters, each of which goes to all.
 """
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
+from ca.documents import StateAwayError, StateError, namespace_name
 from ca.drivers.answers import (
+    away_answer,
     busy_answer,
     certificate_shown,
     failed_answer,
@@ -25,12 +29,12 @@ from ca.drivers.answers import (
     who,
     who_calls,
 )
-from ca.drivers.file_store import DirectoryError
 from ca.drivers.service import Service
 from ca.lists import Roster
 from ca.messages import MessageError
+from ca.namespace import Namespace
 from ca.refusal import Refusal, Refused
-from ca.renew import Caller, entitled, identify, require_live
+from ca.renew import Caller, identify, require_lease, require_live
 from ca.roster import Rosters, SignedRoster
 from ca.signer import SignerError
 
@@ -40,12 +44,16 @@ HOLD_SECONDS: Final = 25.0
 RESIGN_SECONDS: Final = 60.0
 PACE: Final = 1.0
 
+LOOK_SECONDS: Final = 0.5
+FAR_LOOK_SECONDS: Final = 2.0
+"""Between two looks whether another server, or the CA's owner, has changed a record: at hand, and over a network."""
+
 MOST_HELD: Final = 4096
 """Requests that wait, one a pod."""
 
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
 
-_FAILURES: Final = (OSError, DirectoryError, SignerError, MessageError)
+_FAILURES: Final = (StateError, SignerError, MessageError)
 
 _Pod = tuple[str, str]
 """Namespace and name: who holds a request."""
@@ -57,9 +65,13 @@ class RosterDesk:
     def __init__(self, service: Service) -> None:
         """Serve what ``service`` has on record; `start` begins the timers."""
         self._service = service
-        self._rosters = Rosters(service.signer, service.store, service.life)
+        self._rosters = Rosters(service.signer, service.life)
         self._trust_domain = service.signer.trust_domain
         self._held: dict[_Pod, _Held] = {}
+        self._records: dict[str, Namespace] = {}
+        """As they were last read: whom they name may ask."""
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._suspect: set[str] = set()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -75,40 +87,51 @@ class RosterDesk:
         for pod in list(self._held):
             self._let_go(pod)
 
-    def changed(self) -> None:
-        """Note that leases have changed: what differs is signed now, or as soon as `PACE` allows."""
+    def changed(self, namespace: str) -> None:
+        """Note that a record has changed: what differs is signed now, or as soon as `PACE` allows."""
+        self._suspect.add(namespace)
         self._news.set()
 
     async def roster(self, request: web.Request) -> web.Response:
         """Answer a pod that asks for its namespace's roster."""
         fields: dict[str, object] = {"from": request.remote}
         try:
-            caller = self._judge(request, fields)
+            caller = await self._judge(request, fields)
             asked = _parse_query(request)
         except Refused as refused:
             fields |= who(refused.claims) | {"reason": refused.reason, "message": refused.message}
             self._service.audit("refused", fields)
             return refused_answer(refused)
-        except _FAILURES as error:
+        except StateError as error:
             self._service.audit("failed", fields | {"message": str(error)})
-            return failed_answer()
+            return away_answer() if isinstance(error, StateAwayError) else failed_answer()
         return await self._answer(caller, asked)
 
-    def _judge(self, request: web.Request, fields: dict[str, object]) -> Caller:
+    async def _judge(self, request: web.Request, fields: dict[str, object]) -> Caller:
         """Return who calls, as for a renewal, but with a certificate that is good now."""
         wall = self._service.wall()
         caller = identify(certificate_shown(request), self._trust_domain, wall)
         fields |= who_calls(caller) | {"serial": caller.serial}
         require_live(caller, wall)
-        entitled(caller, self._service.store)
+        namespace = caller.identity.namespace
+        try:
+            require_lease(caller, self._records[namespace].leases)
+        except (KeyError, Refused):  # nobody is refused by what we remember
+            require_lease(caller, (await self._read(namespace)).leases)
         return caller
+
+    async def _read(self, namespace: str) -> Namespace:
+        service = self._service
+        record, _ = await service.work(lambda: service.office.read(namespace))
+        self._records[namespace] = record
+        return record
 
     async def _answer(self, caller: Caller, asked: "_Asked") -> web.Response:
         namespace = caller.identity.namespace
         pod = namespace, caller.pod
         # Who asks again has given up the request before: a pod holds one.
         self._let_go(pod)
-        latest = self._rosters.latest(namespace) or await self._sign(namespace)
+        latest = self._rosters.latest(namespace) or await self._sign(namespace, is_first=True)
         if latest is None:
             return failed_answer()
         if asked.is_answered_by(latest.roster):
@@ -142,29 +165,46 @@ class RosterDesk:
                 await self._sign(namespace)
 
     async def _look_again(self) -> None:
+        """Sign what has changed, by our own grants at once, by another's when it is seen."""
+        service = self._service
+        pause = LOOK_SECONDS if service.keep is None else FAR_LOOK_SECONDS
+        states: dict[str, object] = {}
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), pause)
             self._news.clear()
+            is_paced = bool(self._suspect)
             for namespace in self._rosters.namespaces:
                 try:
-                    has_news = self._rosters.has_news(namespace, self._service.wall())
-                except _FAILURES as error:
+                    state = await service.work(
+                        partial(service.documents.state, namespace_name(namespace))
+                    )
+                    if state != states.get(namespace):
+                        await self._look(namespace)
+                        states[namespace] = state
+                except StateError as error:
                     self._failed(namespace, error)
-                else:
-                    if has_news:
-                        await self._sign(namespace)
-            await asyncio.sleep(PACE)
+            if is_paced:
+                self._suspect.clear()
+                await asyncio.sleep(PACE)
 
-    async def _sign(self, namespace: str) -> SignedRoster | None:
+    async def _look(self, namespace: str) -> None:
+        record, latest = await self._read(namespace), self._rosters.latest(namespace)
+        if latest is not None and record.version != latest.roster.version:
+            await self._sign(namespace)
+
+    async def _sign(self, namespace: str, *, is_first: bool = False) -> SignedRoster | None:
         """Sign a namespace's roster and answer who waits for it; None where that failed, which was audited."""
-        before = self._rosters.signer
-        try:
-            signed = await self._service.in_turn(
-                lambda: self._rosters.sign(namespace, self._service.wall())
-            )
-        except _FAILURES as error:
-            self._failed(namespace, error)
-            return None
+        async with self._locks.setdefault(namespace, asyncio.Lock()):
+            latest = self._rosters.latest(namespace)
+            if is_first and latest is not None:
+                return latest
+            before = self._rosters.signer
+            try:
+                signed = await self._service.work(lambda: self._sign_record(namespace))
+            except _FAILURES as error:
+                self._failed(namespace, error)
+                return None
         signer = self._rosters.signer
         if signer is not None and signer is not before:
             self._service.audit("list_signer", {"serial": f"{signer.serial_number:x}"})
@@ -172,6 +212,19 @@ class RosterDesk:
             if pod[0] == namespace and held.asked.is_answered_by(signed.roster):
                 self._let_go(pod, signed)
         return signed
+
+    def _sign_record(self, namespace: str) -> SignedRoster:
+        service, rosters = self._service, self._rosters
+        wall = service.wall()
+
+        def due(record: Namespace) -> Namespace:
+            if rosters.is_stale(namespace, record, wall):
+                return record.raised(wall.timestamp())
+            return record.changed(wall.timestamp()) if record.is_due(wall.timestamp()) else record
+
+        _, record = service.office.change(namespace, due)
+        self._records[namespace] = record
+        return rosters.sign(namespace, record, wall)
 
     def _failed(self, namespace: str, error: Exception) -> None:
         self._service.audit("failed", {"roster": namespace, "message": str(error)})

@@ -21,6 +21,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from ca.documents import StateAwayError, StateError
 from ca.drivers.answers import (
     away_answer,
     busy_answer,
@@ -34,15 +35,18 @@ from ca.drivers.answers import (
     who,
     who_calls,
 )
-from ca.drivers.file_store import DirectoryError
+from ca.drivers.counter import Counter
 from ca.drivers.rosters import RosterDesk
 from ca.drivers.service import Service
 from ca.drivers.signer_watch import SignerWatch
-from ca.issue import authenticate, issue
-from ca.messages import LARGEST_BODY, Address, Bundle, JoinClaims, encode
+from ca.grant import Asked
+from ca.issue import authenticate, judge
+from ca.lease import Lease
+from ca.messages import LARGEST_BODY, Address, Bundle, encode
+from ca.namespace import Namespace
 from ca.refusal import Refused
 from ca.release import release
-from ca.renew import entitled, identify
+from ca.renew import identify
 from ca.signer import SignerAwayError, SignerError, for_server, make_csr
 
 __all__ = ["Service", "parse_listen", "serve"]
@@ -117,6 +121,7 @@ async def serve(
         desk.close()
         await watch.close()
         await runner.cleanup()
+        service.close()
 
 
 def _protocols(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
@@ -171,9 +176,7 @@ class _ServerIdentity:
         wanted = for_server(
             key.public_key(), self._named, service.signer.trust_domain, make_csr(key)
         )
-        chain = await service.in_turn(
-            lambda: service.signer.sign(wanted, service.wall(), self._life)
-        )
+        chain = await service.work(lambda: service.signer.sign(wanted, service.wall(), self._life))
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         # The ssl module reads keys from paths alone; this one leads to memory and never to a disk.
         descriptor = os.memfd_create("tencrypt-ca-server", os.MFD_CLOEXEC)
@@ -193,6 +196,7 @@ class _Done:
     """What a request has brought about: the audit's event and its fields, and the answer."""
 
     event: str
+    namespace: str
     fields: dict[str, object]
     answer: web.Response
 
@@ -204,6 +208,7 @@ _Answer = Callable[[web.Request, dict[str, object]], Awaitable[_Done]]
 class _Handlers:
     def __init__(self, service: Service, desk: RosterDesk, watch: SignerWatch) -> None:
         self._service, self._desk, self._watch = service, desk, watch
+        self._counter = Counter(service)
         self._trust_domain = service.signer.trust_domain
         self._under_way = 0
 
@@ -254,60 +259,58 @@ class _Handlers:
             whose |= who(refused.claims) | {"from": request.remote}
             audit("refused", whose | {"reason": refused.reason, "message": refused.message})
             return refused_answer(refused)
-        except (OSError, DirectoryError, SignerError) as error:
+        except (StateError, SignerError) as error:
             audit("failed", whose | {"message": str(error)})
-            return away_answer() if isinstance(error, SignerAwayError) else failed_answer()
+            is_away = isinstance(error, SignerAwayError | StateAwayError)
+            return away_answer() if is_away else failed_answer()
         audit(done.event, whose | done.fields | {"from": request.remote})
-        self._desk.changed()
+        self._desk.changed(done.namespace)
         return done.answer
 
     async def _sign(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
-        authorization = request.headers.get("Authorization", "")
-        claims = authenticate(authorization, service.store, service.wall())
-        whose |= who(claims)
-        body_untrusted = await read_body(request)
-        return await service.in_turn(lambda: self._issue("issued", claims, body_untrusted))
+        authorization, find = request.headers.get("Authorization", ""), service.office.find_token
+        token = await service.work(lambda: authenticate(authorization, find, service.wall()))
+        whose |= who(token.claims)
+        proven = judge(await read_body(request))
+        return await self._issue("issued", Asked(proven, token), token.claims.namespace)
 
     async def _renew(self, request: web.Request, whose: dict[str, object]) -> _Done:
-        service = self._service
-        caller = identify(certificate_shown(request), self._trust_domain, service.wall())
+        caller = identify(certificate_shown(request), self._trust_domain, self._service.wall())
         whose |= who_calls(caller) | {"replaces": caller.serial}
-        body_untrusted = await read_body(request)
-
-        def work() -> _Done:
-            claims = entitled(caller, service.store)
-            whose.update(who(claims))
-            return self._issue("renewed", claims, body_untrusted, caller.key)
-
-        return await service.in_turn(work)
+        proven = judge(await read_body(request), caller.key)
+        return await self._issue("renewed", Asked(proven, caller), caller.identity.namespace)
 
     async def _release(self, request: web.Request, whose: dict[str, object]) -> _Done:
         service = self._service
         caller = identify(certificate_shown(request), self._trust_domain, service.wall())
         whose |= who_calls(caller) | {"serial": caller.serial}
-        lease = await service.in_turn(lambda: release(caller, service.store))
+        gone: list[Lease] = []
+
+        def without(record: Namespace) -> Namespace:
+            after, lease = release(caller, record, service.wall().timestamp())
+            gone[:] = [lease]
+            return after
+
+        namespace = caller.identity.namespace
+        await service.work(lambda: service.office.change(namespace, without))
+        fields: dict[str, object] = {
+            "token": gone[0].token_id,
+            "addresses": [str(address) for address in gone[0].addresses],
+        }
+        return _Done("released", namespace, fields, web.Response(status=HTTPStatus.NO_CONTENT))
+
+    async def _issue(self, event: str, asked: Asked, namespace: str) -> _Done:
+        issued = await self._counter.ask(asked, namespace)
+        lease = issued.lease
         fields: dict[str, object] = {
             "token": lease.token_id,
             "addresses": [str(address) for address in lease.addresses],
+            "serial": lease.serial,
+            "ends": lease.ends,
         }
-        return _Done("released", fields, web.Response(status=HTTPStatus.NO_CONTENT))
-
-    def _issue(
-        self, event: str, claims: JoinClaims, body_untrusted: bytes, by_key: str = ""
-    ) -> _Done:
-        service = self._service
-        issued = issue(
-            claims,
-            body_untrusted,
-            service.store,
-            service.signer,
-            wall=service.wall(),
-            life=service.life,
-            by_key=by_key,
-        )
-        fields: dict[str, object] = {"serial": issued.lease.serial, "ends": issued.lease.ends}
-        return _Done(event, fields, json_answer(HTTPStatus.OK, encode(issued.response)))
+        answer = json_answer(HTTPStatus.OK, encode(issued.response))
+        return _Done(event, namespace, fields, answer)
 
 
 def parse_listen(text: str) -> tuple[Address, int]:

@@ -1,53 +1,57 @@
-"""What the CA's server serves, and its clock."""
+"""What the CA's server serves, its clock, and where work is done that may block."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from ca.documents import Documents
 from ca.drivers.audit import Audit
-from ca.roster import RosterStore
+from ca.grant import Office, in_turn
 from ca.signer import Signer
 
 T = TypeVar("T")
+
+THREADS: Final = 16
+"""Of each of the two kinds: what reads and writes records, and what waits for a signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """What the server serves: ``life`` is that of pods' certificates, ``wall`` the clock."""
 
-    store: RosterStore
+    documents: Documents
     signer: Signer
     life: timedelta
     wall: Callable[[], datetime]
     audit: Audit
     keep: Callable[[], None] | None = None
-    """Asks a signer over the network whether it answers, and may block; None for a key at hand."""
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Asks a signer over the network whether it answers, and may block; None where key and records are at hand."""
+    _workers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, "ca-work")
+    )
+    _signers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, "ca-sign")
+    )
 
-    async def in_turn(self, work: Callable[[], T]) -> T:
-        """Do what reads records, has something signed and writes records, with nothing in between, as `ca.issue` asks.
+    @property
+    def office(self) -> Office:
+        """Who grants."""
+        side_by_side = in_turn if self.keep is None else self._side_by_side
+        return Office(self.documents, self.signer, self.life, side_by_side)
 
-        Signing with a key at hand takes some 30 us and a synced write, and is done on the loop; a signer that may
-        block has a thread meanwhile.
-        """
+    async def work(self, work: Callable[[], T]) -> T:
+        """Do what may block: on the loop where all is at hand, as some 30 us a signature and a synced write a batch."""
         if self.keep is None:
             return work()
-        # Who waits for its turn may go; what was begun goes on, and nobody else begins before it is over.
-        await self._turn.acquire()
-        begun = asyncio.get_running_loop().create_task(self._in_thread(work))
-        begun.add_done_callback(_heed)
-        return await asyncio.shield(begun)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.to_thread(work)
-        finally:
-            self._turn.release()
+    def _side_by_side(self, things: Sequence[Callable[[], T]]) -> list[T]:
+        return list(self._signers.map(lambda thing: thing(), things))
 
-
-def _heed(task: asyncio.Task[T]) -> None:
-    """Look at what came of it, which nobody may be waiting for any more."""
-    if not task.cancelled():
-        task.exception()
+    def close(self) -> None:
+        """Begin nothing more; what was begun ends by itself."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._signers.shutdown(wait=False, cancel_futures=True)

@@ -8,20 +8,21 @@ from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from support.authority import make_claims, make_csr_pem
+from support.authority import approved, make_claims
 from support.memory_ca import ISSUER, SIGNER, WALL
 
 from ca.certificates import sign_leaf
 from ca.drivers.backup import read_members
 from ca.drivers.vault_signer import read_chain
+from ca.lease import Certified, lease_to
+from ca.namespace import Namespace, parse, to_json
 from ca.own_issuer import read_own_issuer
-from ca.profile import judge_csr
 from ca.signer import check_signed, for_pod
 from ca.vault_settings import parse_vault_settings
 from policy.certificate import UNREADABLE
 
 HOUR = timedelta(hours=1)
-WANTED = for_pod(judge_csr(make_csr_pem(), make_claims()))
+WANTED = for_pod(approved(make_claims()))
 LEAF = sign_leaf(ISSUER, WANTED, WALL, HOUR)
 ROOT_PEM = ISSUER.root.public_bytes(Encoding.PEM).decode()
 SETTINGS = """trust_domain = "shop.example"
@@ -81,3 +82,18 @@ def copy_seeds() -> Iterable[bytes]:
             member.size = len(ROOT_PEM)
             archive.addfile(member, io.BytesIO(ROOT_PEM.encode()))
     return [packed.getvalue()]
+
+
+def record(data_untrusted: bytes) -> None:
+    """Read a namespace's record, and write what was read."""
+    content = json.loads(data_untrusted)
+    if isinstance(content, dict):
+        read = parse(content)
+        assert parse(to_json(read)) == read
+        read.changed(1.5).entries()
+
+
+def record_seeds() -> list[bytes]:
+    claims = make_claims()
+    leases = lease_to((), claims, Certified("1f", "k", 100), 0)
+    return [json.dumps(to_json(Namespace().changed(1, leases, {claims.id: (1, 2)}))).encode()]

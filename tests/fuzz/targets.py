@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fuzz import belonging, data_path, issuing, listing, translating, verifying
 from support.pki import START, Authority, Leaf
 
-from ca.drivers.file_store import DirectoryError
+from ca.drivers.file_documents import DirectoryError
 from ca.lists import parse_envelope, parse_roster
 from ca.messages import (
     Bundle,
@@ -218,11 +218,14 @@ TARGETS: dict[str, Target] = {
     "identity": Target(
         text(parse_pod_uri), (IdentityError,), lambda: [POD.own.identity.uri.encode()]
     ),
-    "csr": Target(text(lambda csr: judge_csr(csr, CLAIMS)), (Refused,), csr_seed),
+    "csr": Target(text(judge_csr), (Refused,), csr_seed),
     "token": Target(
         text(parse_token), (MessageError,), lambda: [encode_token(CLAIMS, bytes(32)).encode()]
     ),
     "claims": Target(parse_claims, (MessageError,), lambda: [encode_claims(CLAIMS)]),
+    "ca-record": Target(
+        issuing.record, (MessageError, ValueError, RecursionError), issuing.record_seeds
+    ),
     "sign-request": Target(
         parse_sign_request, (MessageError,), lambda: [encode(SignRequest("csr"))]
     ),

@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca.certificates import Issuer
 from ca.drivers import server
 from ca.drivers.file_backend import create, open_signer
-from ca.drivers.file_store import FileStore
+from ca.drivers.file_documents import FileDocuments
+from ca.drivers.tokens import make_token
 from ca.messages import JoinClaims, root_fingerprint
+from ca.profile import ApprovedRequest, judge_csr
 from proxy.credentials.csr import make_key_and_csr
 
 PASSPHRASE = b"correct horse battery staple"
@@ -45,6 +47,12 @@ def make_csr_pem() -> str:
     return csr.public_bytes(Encoding.PEM).decode("ascii")
 
 
+def approved(claims: JoinClaims) -> ApprovedRequest:
+    """Return what may be signed for a fresh key that a CSR proves."""
+    proven = judge_csr(make_csr_pem())
+    return ApprovedRequest(proven.public_key, claims, proven.csr)
+
+
 def now() -> datetime:
     """Return the wall time, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - TLS judges by the real clock
@@ -64,7 +72,7 @@ class Authority:
         """Make the CA."""
         self.root = create(self.directory, TRUST_DOMAIN, PASSPHRASE, self.wall, 3650 * DAY)
         self.fingerprint = root_fingerprint(self.root.public_bytes(Encoding.DER))
-        self.store = FileStore(self.directory)
+        self.documents = FileDocuments(self.directory)
         self.signer = open_signer(self.directory, PASSPHRASE)
 
     @property
@@ -81,7 +89,7 @@ class Authority:
         """Make a join token, valid for a day."""
         expires = int((self.wall + DAY).timestamp())
         named = tuple(map(ip_address, addresses))
-        return self.store.make_token(make_claims(number, addresses=named, expires=expires))
+        return make_token(self.documents, make_claims(number, addresses=named, expires=expires))
 
     def events(self, name: str) -> list[dict[str, object]]:
         """What was audited under this name."""
@@ -91,7 +99,7 @@ class Authority:
     async def serving(self, server_life: timedelta = DAY) -> AsyncIterator["Authority"]:
         """Serve on loopback while the body runs."""
         service = server.Service(
-            self.store,
+            self.documents,
             self.signer,
             self.life,
             lambda: self.wall,

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.authority import DAY, Authority, make_claims
 
+from ca.drivers.tokens import make_token
 from ca.lists import Roster, parse_envelope, parse_roster
 from ca.messages import SignRequest, encode, parse_sign_response
 from proxy.credentials.csr import make_key_and_csr
@@ -65,7 +66,7 @@ class Caller:
 
     async def join(self) -> "Caller":
         """Get a certificate by a token."""
-        token = self.authority.store.make_token(self.claims)
+        token = make_token(self.authority.documents, self.claims)
         self.take(*await self.post("/v1/sign", token))
         return self
 

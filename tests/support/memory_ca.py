@@ -1,6 +1,7 @@
 """The CA without files: a signer and a store for tests of what the CA decides."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,13 +10,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typing_extensions import override
 
 from ca.certificates import Issuer, KeySigner, make_root
-from ca.issue import TokenRecord
+from ca.documents import (
+    TOKENS,
+    Document,
+    Documents,
+    JsonObject,
+    StaleError,
+    StateError,
+    namespace_name,
+)
+from ca.grant import Asked, Office, grant
+from ca.issue import Issued, TokenRecord, authenticate, judge
 from ca.lease import Lease
 from ca.messages import JoinClaims, encode_token, token_hash
+from ca.namespace import Namespace, parse, to_json
+from ca.overview import read_leases
 from ca.profile import ApprovedRequest
-from ca.signer import Wanted, for_pod
+from ca.renew import Caller
+from ca.signer import Signer, Wanted, for_pod
 from policy.identity import parse_pod_uri
 
+DAY = timedelta(days=1)
 WALL = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SECRET = bytes(32)
 _KEY = ec.generate_private_key(ec.SECP256R1())
@@ -48,23 +63,85 @@ class GoneWrong(KeySigner):
         return super().sign(for_pod(ApprovedRequest(wanted.public_key, false)), wall, life)
 
 
-class Memory:
-    """A store that forgets at the end, and can be full."""
+class Memory(Documents):
+    """Documents that are forgotten at the end, can be full, and can be written by others meanwhile."""
 
     def __init__(self, *claims: JoinClaims) -> None:
         self.records = {
             each.id: TokenRecord(token_hash(encode_token(each, SECRET)), each) for each in claims
         }
-        self.held: tuple[Lease, ...] = ()
+        self.documents: dict[str, Document] = {}
         self.is_full = False
+        self.meanwhile: list[Callable[[], object]] = []
+        """Each is done once, between a read and the write that follows it."""
 
-    def token(self, token_id: str) -> TokenRecord | None:
-        return self.records.get(token_id)
+    @override
+    def read(self, name: str) -> Document:
+        folder, _, rest = name.partition("/")
+        if folder == TOKENS:
+            record = self.records.get(rest)
+            return Document(record.to_json(), 1) if record else Document({}, 0)
+        return self.documents.get(name, Document({}, 0))
 
-    def leases(self) -> tuple[Lease, ...]:
-        return self.held
-
-    def put_leases(self, leases: Iterable[Lease]) -> None:
+    @override
+    def write(self, name: str, content: JsonObject, version: int) -> None:
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         if self.is_full:
-            raise OSError("No space left on device")
-        self.held = tuple(leases)
+            raise StateError("No space left on device")
+        if self.read(name).version != version:
+            raise StaleError(name)
+        self.documents[name] = Document(json.loads(json.dumps(content)), version + 1)
+
+    @override
+    def state(self, name: str) -> object:
+        return self.read(name).version
+
+    @override
+    def names(self, folder: str) -> list[str]:
+        return sorted(name for name in self.documents if name.startswith(f"{folder}/"))
+
+    @property
+    def held(self) -> tuple[Lease, ...]:
+        """The leases of all namespaces."""
+        return read_leases(self)
+
+    def record(self, namespace: str = "shop") -> Namespace:
+        """Return what is on record of a namespace."""
+        return parse(self.read(namespace_name(namespace)).content)
+
+    def put(self, record: Namespace, namespace: str = "shop") -> None:
+        """Write a namespace's record, whatever was there."""
+        name = namespace_name(namespace)
+        self.documents[name] = Document(to_json(record), self.read(name).version + 1)
+
+
+def office(documents: Documents, signer: Signer = SIGNER, life: timedelta = DAY) -> Office:
+    """Return who grants by these."""
+    return Office(documents, signer, life)
+
+
+def ask(
+    documents: Documents,
+    by: TokenRecord | Caller,
+    body: bytes,
+    wall: datetime,
+    *,
+    signer: Signer = SIGNER,
+    life: timedelta = DAY,
+) -> Issued:
+    """Ask for one certificate; raises `Refused`, `SignerError` and `StateError`."""
+    if isinstance(by, Caller):
+        proven, namespace = judge(body, by.key), by.identity.namespace
+    else:
+        proven, namespace = judge(body), by.claims.namespace
+    (outcome,) = grant([Asked(proven, by)], namespace, office(documents, signer, life), wall)
+    if isinstance(outcome, Issued):
+        return outcome
+    raise outcome
+
+
+def join(documents: Documents, token: str, body: bytes, wall: datetime) -> Issued:
+    """Ask for a certificate by a token; raises `Refused`."""
+    find = office(documents).find_token
+    return ask(documents, authenticate(f"Bearer {token}", find, wall), body, wall)

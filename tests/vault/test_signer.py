@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import crypto
-from support.authority import DAY, make_claims, make_csr_pem
+from support.authority import DAY, approved, make_claims
 from support.openbao import BaoError, OpenBao
 
 from ca.drivers.vault import Vault, VaultRefusedError
 from ca.drivers.vault_signer import VaultSigner, open_signer
-from ca.profile import judge_csr
 from ca.signer import SignerAwayError, SignerError, Wanted, for_lists, for_pod, for_server, make_csr
 from ca.vault_plan import plan
 from ca.vault_settings import VaultSettings
@@ -27,7 +26,7 @@ def wall() -> datetime:
 
 
 def pod(namespace: str = "shop") -> Wanted:
-    return for_pod(judge_csr(make_csr_pem(), make_claims(namespace=namespace)))
+    return for_pod(approved(make_claims(namespace=namespace)))
 
 
 @pytest.fixture

@@ -257,10 +257,10 @@ def test_second_server_on_the_directory_is_refused(
     assert "is being served already" in done.err
 
 
-def test_lost_lease_file_is_one_line(directory: Path, ca: Ca) -> None:
-    (directory / "leases.json").unlink()
+def test_damaged_record_is_one_line(directory: Path, ca: Ca) -> None:
+    (directory / "namespaces/shop.json").write_bytes(b"{}")
     done = ca("show", "--dir", directory)
-    assert done.code == 1
+    assert done.code == 2
     assert is_one_line(done, "show")
 
 
@@ -276,11 +276,11 @@ def test_a_copy_becomes_the_directory_again(tmp_path: Path, ca: Ca, directory: P
     assert token.code == 0
     before = ca("show", "--dir", directory).out
     copied = ca("backup", "--dir", directory, tmp_path / "copy")
-    assert copied == Done(0, f"{tmp_path}/copy: 5 files of {directory}\n", "")
+    assert copied == Done(0, f"{tmp_path}/copy: 4 files of {directory}\n", "")
     again = ca("backup", "--dir", directory, tmp_path / "copy")
     assert again == Done(2, "", f"tencrypt: ca backup: {tmp_path}/copy is there already\n")
     restored = ca("restore", tmp_path / "copy", tmp_path / "new")
-    assert restored == Done(0, f"{tmp_path}/new: 5 files of {tmp_path}/copy\n", "")
+    assert restored == Done(0, f"{tmp_path}/new: 4 files of {tmp_path}/copy\n", "")
     assert ca("show", "--dir", tmp_path / "new").out == before
     full = ca("restore", tmp_path / "copy", tmp_path / "new")
     assert full.code == 2
@@ -318,7 +318,12 @@ def test_an_issuer_of_ones_own_wants_its_key_and_is_judged(
         "fingerprint   ", "root fingerprint "
     )
     broken = ca(
-        "init", tmp_path / "x", *words[2:], *more, "--issuer-key", directory / "leases.json"
+        "init",
+        tmp_path / "x",
+        *words[2:],
+        *more,
+        "--issuer-key",
+        directory / "ca.json",
     )
     assert broken.err == (
         f"tencrypt: ca init: --issuer {directory}/root.pem: the key is none in PEM\n"

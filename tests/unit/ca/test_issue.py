@@ -11,9 +11,10 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from support.authority import DAY, make_claims, make_csr_pem
-from support.memory_ca import ISSUER, SECRET, SIGNER, WALL, Memory
+from support.memory_ca import ISSUER, SECRET, WALL, Memory, join, office
 
-from ca.issue import Issued, TokenRecord, authenticate, issue
+from ca.documents import StateError
+from ca.issue import Issued, TokenRecord, authenticate
 from ca.messages import SignRequest, encode, encode_claims, encode_token
 from ca.refusal import Refusal, Refused
 from proxy.credentials.certificate import parse_pod_certificate
@@ -24,8 +25,7 @@ TOKEN = encode_token(CLAIMS, SECRET)
 
 
 def request(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Issued:
-    claims = authenticate(f"Bearer {token}", store, wall)
-    return issue(claims, body, store, SIGNER, wall=wall, life=DAY)
+    return join(store, token, body, wall)
 
 
 def reason(store: Memory, token: str = TOKEN, body: bytes = BODY, wall: datetime = WALL) -> Refusal:
@@ -51,7 +51,7 @@ def test_genuine_token_gets_the_certificate_that_its_record_says() -> None:
 @pytest.mark.parametrize("header", ["", TOKEN, f"bearer {TOKEN}", f"Basic {TOKEN}", "Bearer "])
 def test_header_without_a_bearer_token_is_refused(header: str) -> None:
     with pytest.raises(Refused) as refused:
-        authenticate(header, Memory(CLAIMS), WALL)
+        authenticate(header, office(Memory(CLAIMS)).find_token, WALL)
     assert refused.value.reason is Refusal.UNKNOWN_TOKEN
 
 
@@ -81,7 +81,7 @@ def test_whatever_the_header_only_refused_escapes(noise: str) -> None:
     for header in (noise, f"Bearer {noise}", f"Bearer {TOKEN[:-1]}{noise}"):
         if header != f"Bearer {TOKEN}":
             with pytest.raises(Refused):
-                authenticate(header, Memory(CLAIMS), WALL)
+                authenticate(header, office(Memory(CLAIMS)).find_token, WALL)
 
 
 def test_token_can_be_used_until_it_expires() -> None:
@@ -133,7 +133,7 @@ def test_refused_csr_takes_no_address() -> None:
 def test_certificate_that_is_not_on_record_does_not_leave() -> None:
     store = Memory(CLAIMS)
     store.is_full = True
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StateError, match="No space"):
         request(store)
 
 

@@ -15,13 +15,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from support.authority import DAY, PASSPHRASE, make_claims, make_csr_pem
+from support.authority import DAY, PASSPHRASE, approved, make_claims
 from support.memory_ca import WALL
 
 from ca.certificates import key_usage
 from ca.drivers.file_backend import create_for_issuer, open_signer, read_trust_domain
 from ca.own_issuer import OwnIssuerError, read_own_issuer
-from ca.profile import judge_csr
 from ca.signer import check_signed, for_pod
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -95,7 +94,7 @@ def test_pods_believe_what_it_signs(
     create_for_issuer(tmp_path / "ca", "shop.example", PASSPHRASE, issuer)
     signer = open_signer(tmp_path / "ca", PASSPHRASE)
     assert signer.trust_domain == read_trust_domain(tmp_path / "ca") == "shop.example"
-    wanted = for_pod(judge_csr(make_csr_pem(), make_claims()))
+    wanted = for_pod(approved(make_claims()))
     signed = signer.sign(wanted, WALL, DAY)
     assert len(signed) == len(chain)
     assert signer.roots == (ROOT.certificate,)

@@ -9,16 +9,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from support.authority import DAY, make_claims, make_csr_pem
+from support.authority import DAY, approved, make_claims
 from support.memory_ca import ISSUER, SIGNER, WALL
 
 from ca.certificates import Issuer, KeySigner, make_root, sign_leaf
-from ca.profile import judge_csr
 from ca.signer import SignerError, Wanted, check_signed, for_lists, for_pod, for_server, make_csr
 from policy.certificate import check_list_signer, read_pod_names
 
 KEY = ec.generate_private_key(ec.SECP256R1())
-POD = for_pod(judge_csr(make_csr_pem(), make_claims()))
+POD = for_pod(approved(make_claims()))
 SERVER = for_server(KEY.public_key(), (ip_address("10.0.0.9"),), "shop.example", make_csr(KEY))
 LISTS = for_lists(KEY.public_key(), "shop.example", make_csr(KEY))
 FOREIGN = make_root(KEY, "shop.example", WALL, 3650 * DAY)

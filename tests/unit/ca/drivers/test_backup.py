@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from support.authority import PASSPHRASE, Authority
+from support.authority import PASSPHRASE, Authority, now
 from unit.ca.drivers.test_server_renew import obtain
 
 from ca.drivers import backup
 from ca.drivers.backup import restore, save
 from ca.drivers.file_backend import change_passphrase, open_signer
-from ca.drivers.file_store import DirectoryError
+from ca.drivers.file_documents import LOCK, DirectoryError
+from ca.namespace import Namespace, parse, to_json
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def authority(tmp_path: Path) -> Authority:
 
 def lose_and_restore(authority: Authority, copy: Path) -> None:
     shutil.rmtree(authority.directory)
-    restore(copy, authority.directory)
+    restore(copy, authority.directory, authority.wall)
     authority.signer = open_signer(authority.directory, PASSPHRASE)
 
 
@@ -33,7 +34,7 @@ def test_a_copy_is_the_owners_alone_and_replaces_nothing(
 ) -> None:
     copy = tmp_path / "copy.tar.gz"
     authority.token()
-    assert save(authority.directory, copy) == 5
+    assert save(authority.directory, copy) == 4
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     before = copy.read_bytes()
     with pytest.raises(DirectoryError, match=r"copy\.tar\.gz is there already"):
@@ -62,17 +63,28 @@ def test_what_is_restored_is_what_was_copied(authority: Authority, tmp_path: Pat
     before = {
         one.relative_to(authority.directory): one.read_bytes()
         for one in authority.directory.rglob("*")
-        if one.is_file()
+        if one.is_file() and one.name != LOCK
     }
     save(authority.directory, tmp_path / "copy")
     lose_and_restore(authority, tmp_path / "copy")
     after = {
         one.relative_to(authority.directory): (one.read_bytes(), stat.S_IMODE(one.stat().st_mode))
         for one in authority.directory.rglob("*")
-        if one.is_file()
+        if one.is_file() and one.name != LOCK
     }
     assert after == {name: (content, 0o600) for name, content in before.items()}
     assert token
+
+
+def test_a_restored_record_makes_rosters_that_pods_take(
+    authority: Authority, tmp_path: Path
+) -> None:
+    before = Namespace(version=7, swept=1)
+    authority.documents.write("namespaces/shop", to_json(before), 0)
+    save(authority.directory, tmp_path / "copy")
+    lose_and_restore(authority, tmp_path / "copy")
+    after = parse(authority.documents.read("namespaces/shop").content)
+    assert after == before.raised(authority.wall.timestamp())
 
 
 def test_the_passphrase_is_changed_and_the_former_opens_nothing(authority: Authority) -> None:
@@ -116,7 +128,7 @@ def test_an_archive_with_anything_else_makes_nothing(
 ) -> None:
     path = archive(tmp_path / "copy", [bad])
     with pytest.raises(DirectoryError, match="is no file of a CA's directory"):
-        restore(path, tmp_path / "ca")
+        restore(path, tmp_path / "ca", now())
     assert {one.name for one in tmp_path.iterdir()} == {"copy"}
 
 
@@ -126,21 +138,21 @@ def test_a_damaged_copy_makes_nothing(authority: Authority, tmp_path: Path) -> N
     for size in (0, 1, 20, len(whole) // 2, len(whole) - 9):
         (tmp_path / "cut").write_bytes(whole[:size])
         with pytest.raises(DirectoryError, match="cut: "):
-            restore(tmp_path / "cut", tmp_path / "new")
+            restore(tmp_path / "cut", tmp_path / "new", now())
         assert not (tmp_path / "new").exists()
 
 
 def test_a_copy_whose_files_are_damaged_makes_nothing(tmp_path: Path) -> None:
     path = archive(tmp_path / "copy", [(member("root.pem"), b"no certificate")])
     with pytest.raises(DirectoryError, match="copy: "):
-        restore(path, tmp_path / "ca")
+        restore(path, tmp_path / "ca", now())
     assert not (tmp_path / "ca").exists()
 
 
 def test_a_directory_in_use_is_not_overwritten(authority: Authority, tmp_path: Path) -> None:
     save(authority.directory, tmp_path / "copy")
     with pytest.raises(DirectoryError, match="is not empty"):
-        restore(tmp_path / "copy", authority.directory)
+        restore(tmp_path / "copy", authority.directory, now())
     assert open_signer(authority.directory, PASSPHRASE).roots == (authority.root,)
 
 

@@ -156,7 +156,7 @@ async def test_failing_store_issues_nothing_and_tells_no_stranger_why(
     authority: Authority,
 ) -> None:
     token = authority.token()
-    (authority.directory / "leases.json").write_bytes(b"damaged")
+    (authority.directory / "namespaces/shop.json").write_bytes(b"damaged")
     status, answer = await ask(authority, "/v1/sign", token, BODY)
     assert (status, parse_error(answer).code) == (500, "failed")
     assert str(authority.directory) not in answer.decode()

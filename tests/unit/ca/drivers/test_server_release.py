@@ -62,7 +62,7 @@ async def test_pod_that_released_comes_back_by_its_token(authority: Authority) -
 
 async def test_stranger_releases_nothing(authority: Authority) -> None:
     await join(authority)
-    before = json.loads((authority.directory / "leases.json").read_bytes())
+    before = json.loads((authority.directory / "namespaces/shop.json").read_bytes())
     status, body = await Caller(authority, "web-1", "10.0.0.1", "shop").post("/v1/release")
     assert (status, parse_error(body).code) == (403, "no_certificate")
-    assert json.loads((authority.directory / "leases.json").read_bytes()) == before
+    assert json.loads((authority.directory / "namespaces/shop.json").read_bytes()) == before

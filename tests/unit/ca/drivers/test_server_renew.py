@@ -174,19 +174,3 @@ async def test_genuine_certificate_that_is_on_no_record_is_refused(authority: Au
     approved = ApprovedRequest(key.public_key(), make_claims())
     unknown = pod_certificate(authority.issuer, approved, authority.wall, DAY)
     assert await refusal(authority, Shown(key, unknown)) == (403, "superseded")
-
-
-async def test_leases_that_an_earlier_version_wrote_are_read_and_joined_anew(
-    authority: Authority,
-) -> None:
-    first = await obtain(authority)
-    file = authority.directory / "leases.json"
-    (lease,) = authority.store.leases()
-    old = (
-        '{"leases": [{"token_id": "%s", "pod": "web-1", "namespace": "shop", '
-        '"addresses": ["10.0.0.1"], "serial": "%s", "ends": %d}]}'
-    )
-    file.write_text(old % (lease.token_id, lease.serial, lease.ends))
-    assert await refusal(authority, first) == (403, "superseded")
-    again = await obtain(authority, token=authority.token())
-    await obtain(authority, again)

@@ -99,7 +99,7 @@ async def test_ca_with_another_root_gets_no_token(authority: Authority, tmp_path
 
 async def test_store_that_fails_is_tried_again_later(authority: Authority) -> None:
     token = authority.token()
-    (authority.directory / "leases.json").write_bytes(b"")
+    (authority.directory / "namespaces/shop.json").write_bytes(b"")
     with pytest.raises(CaUnreachable, match="cannot answer now"):
         await join(authority, token)
 

@@ -13,13 +13,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
-from support.memory_ca import SECRET, WALL, GoneWrong, Memory
+from support.memory_ca import SECRET, WALL, GoneWrong, Memory, ask, office
 from support.settings_text import PROJECT
 
-from ca.issue import authenticate, issue
-from ca.messages import JoinClaims, SignRequest, SignResponse, encode, encode_token
+from ca.issue import TokenRecord, authenticate
+from ca.messages import SignRequest, SignResponse, encode, encode_token
+from ca.namespace import Namespace
 from ca.refusal import Refused
-from ca.renew import entitled, identify
+from ca.renew import Caller, identify
 from proxy.credentials.credential import Credential
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
@@ -78,21 +79,17 @@ class World:
         return self._answer(
             "token",
             csr,
-            lambda: (authenticate(f"Bearer {token}", self.store, self.wall), ""),
+            lambda: authenticate(f"Bearer {token}", office(self.store).find_token, self.wall),
         )
 
     async def renew(self, _ca: Ca, credential: Credential, csr: bytes) -> SignResponse:
         """Stand in for `ca_client.renew`."""
 
-        def who() -> tuple[JoinClaims, str]:
-            shown = credential.chain[0].public_bytes(Encoding.DER)
-            caller = identify(shown, "shop.example", self.wall)
-            return entitled(caller, self.store), caller.key
-
-        return self._answer("key", csr, who)
+        shown = credential.chain[0].public_bytes(Encoding.DER)
+        return self._answer("key", csr, lambda: identify(shown, "shop.example", self.wall))
 
     def _answer(
-        self, means: str, csr: bytes, who: Callable[[], tuple[JoinClaims, str]]
+        self, means: str, csr: bytes, who: Callable[[], TokenRecord | Caller]
     ) -> SignResponse:
         self.asked.append(((self.now - BOOT) / HOUR, means))
         if self.is_away:
@@ -100,10 +97,8 @@ class World:
         pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
         body = encode(SignRequest(pem))
         try:
-            claims, key = who()
-            wall, life = self.wall, self.life
             signer = GoneWrong(self.certifies)
-            issued = issue(claims, body, self.store, signer, wall=wall, life=life, by_key=key)
+            issued = ask(self.store, who(), body, self.wall, signer=signer, life=self.life)
         except Refused as refused:
             raise CaRefused(refused.reason, refused.message) from None
         if self.answers_lost:
@@ -287,7 +282,7 @@ async def test_key_that_the_ca_no_longer_knows_is_replaced_by_the_token_while_th
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.life = timedelta(minutes=40)
-    world.at(0.1, lambda: world.store.put_leases(()))  # the CA's records were restored
+    world.at(0.1, lambda: world.store.put(Namespace()))  # the CA's records were restored
     lived = await live(world, 0.5)
     assert [means for _, means in world.asked] == ["token", "key", "token"]
     assert [event["means"] for event in told(caplog, "certificate_renewed")] == ["token"]
@@ -295,7 +290,7 @@ async def test_key_that_the_ca_no_longer_knows_is_replaced_by_the_token_while_th
 
 
 async def test_token_that_is_over_is_not_tried(world: World) -> None:
-    world.at(2, lambda: world.store.put_leases(()))
+    world.at(2, lambda: world.store.put(Namespace()))
     lived = await live(world, 14)
     assert {means for _, means in world.asked[1:]} == {"key"}
     assert "superseded" in str(lived.status["last_error"])

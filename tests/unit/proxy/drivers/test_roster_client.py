@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from support.settings_text import PROJECT
 
 from ca.drivers import rosters
 from ca.lists import LARGEST_ENVELOPE, Roster
+from ca.namespace import Namespace
+from ca.overview import read_leases
 from ca.roster import Rosters, SignedRoster
 from proxy.credentials.credential import Credential
 from proxy.drivers import ca_client
@@ -299,7 +301,7 @@ async def test_pod_that_stops_gives_its_addresses_back(
     await pod.keeper.release()
     (event,) = authority.events("released")
     assert event["pod"] == "web-1"
-    assert authority.store.leases() == ()
+    assert read_leases(authority.documents) == ()
     assert told(caplog, "released") == [{}]
 
 
@@ -330,8 +332,8 @@ async def test_pod_stops_whether_or_not_the_ca_hears_it(
 async def test_answer_that_is_larger_than_any_roster_is_not_read_on(
     authority: Authority, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(self: Rosters, *_: object) -> SignedRoster:
-        signed = sign(self, "shop", authority.wall)
+    def too_large(self: Rosters, namespace: str, record: Namespace, wall: datetime) -> SignedRoster:
+        signed = sign(self, namespace, record, wall)
         return replace(signed, envelope=bytes(LARGEST_ENVELOPE + 1))
 
     sign = Rosters.sign
