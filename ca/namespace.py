@@ -63,9 +63,9 @@ class Namespace:
         )
         return after if _members(after) == _members(self) else after.raised(wall)
 
-    def raised(self, wall: float) -> "Namespace":
-        """Return the same with a later version."""
-        return replace(self, version=max(self.version + 1, int(wall * 1000)))
+    def raised(self, wall: float, above: int = 0) -> "Namespace":
+        """Return the same with a later version, which is more than ``above``, too."""
+        return replace(self, version=max(self.version + 1, above + 1, int(wall * 1000)))
 
     def _sweep(self, wall: float) -> int:
         # A certificate is valid in its last second: what ended before this one is over.

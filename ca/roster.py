@@ -92,17 +92,20 @@ class Rosters:
         """Return what was signed last, if anything."""
         return self._latest.get(namespace)
 
-    def is_stale(self, namespace: str, record: Namespace, wall: datetime) -> bool:
-        """Say whether pods would not take the record's roster: its version must be raised first.
+    def due(self, namespace: str, record: Namespace, wall: datetime) -> Namespace:
+        """Return what is to be on record before it is signed: as a rule what is.
 
-        So it is after an older copy of the record came back, and where the clock was set back: of one version pods take
-        what was signed later.
+        Pods would not take its roster after an older copy of the record came back, or where the clock was set back (of
+        one version they take what was signed later): its version rises.
         """
-        latest = self._latest.get(namespace)
+        now, latest = wall.timestamp(), self._latest.get(namespace)
         if latest is None:
-            return record.version == 0 or record.version > (wall.timestamp() + _SKEW) * 1000
-        was_set_back = latest.roster.issued > wall.timestamp()
-        return record.version < latest.roster.version + was_set_back
+            is_stale = record.version == 0 or record.version > (now + _SKEW) * 1000
+        else:
+            is_stale = record.version < latest.roster.version + (latest.roster.issued > now)
+        if is_stale:
+            return record.raised(now, latest.roster.version if latest else 0)
+        return record.changed(now) if record.is_due(now) else record
 
     def sign(self, namespace: str, record: Namespace, wall: datetime) -> SignedRoster:
         """Sign the roster of what is on record.

@@ -217,12 +217,9 @@ class RosterDesk:
         service, rosters = self._service, self._rosters
         wall = service.wall()
 
-        def due(record: Namespace) -> Namespace:
-            if rosters.is_stale(namespace, record, wall):
-                return record.raised(wall.timestamp())
-            return record.changed(wall.timestamp()) if record.is_due(wall.timestamp()) else record
-
-        _, record = service.office.change(namespace, due)
+        _, record = service.office.change(
+            namespace, lambda found: rosters.due(namespace, found, wall)
+        )
         self._records[namespace] = record
         return rosters.sign(namespace, record, wall)
 

@@ -66,7 +66,7 @@ MUTANTS = [
     Mutant(
         "a version forgotten by a restart",
         "ca/namespace.py",
-        "max(self.version + 1, int(wall * 1000))",
+        "max(self.version + 1, above + 1, int(wall * 1000))",
         "int(wall * 1000)",
         f"{SERVER}::test_version_outlives_the_server",
     ),

@@ -56,11 +56,7 @@ def signed(
     rosters: Rosters, records: Records, wall: datetime = WALL, namespace: str = "shop"
 ) -> Roster:
     """Sign what is on record, and return what the envelope says."""
-    record = records.record(namespace)
-    if rosters.is_stale(namespace, record, wall):
-        record = record.raised(wall.timestamp())
-    elif record.is_due(wall.timestamp()):
-        record = record.changed(wall.timestamp())
+    record = rosters.due(namespace, records.record(namespace), wall)
     records.put(record, namespace)
     made = rosters.sign(namespace, record, wall)
     assert parse_roster(parse_envelope(made.envelope).payload) == made.roster

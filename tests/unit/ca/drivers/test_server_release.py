@@ -9,6 +9,7 @@ from support.authority import Authority, make_claims
 from support.callers import Caller, join, names
 
 from ca.messages import parse_error
+from proxy.credentials.csr import make_key_and_csr
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def test_released_certificate_is_renewed_no_more_and_its_addresses_go_to_a
     pod = await join(authority)
     assert (await pod.post("/v1/release"))[0] == 204
     for path in ("/v1/renew", "/v1/release"):
-        status, body = await pod.post(path)
+        status, body = await pod.post(path, csr=make_key_and_csr()[1])
         assert (status, parse_error(body).code) == (403, "superseded")
     assert (await pod.ask())[0] == 403
     other = Caller(authority, "web-7", "10.0.0.1", "shop")

@@ -330,7 +330,7 @@ async def test_pod_stops_whether_or_not_the_ca_hears_it(
 
 
 async def test_answer_that_is_larger_than_any_roster_is_not_read_on(
-    authority: Authority, pod: Pod, monkeypatch: pytest.MonkeyPatch
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(self: Rosters, namespace: str, record: Namespace, wall: datetime) -> SignedRoster:
         signed = sign(self, namespace, record, wall)
