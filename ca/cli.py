@@ -1,6 +1,7 @@
 """`tencrypt ca`: what the owner of a project's certificate authority types."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from ca.common_cli import (
 from policy.exits import FINE
 
 if TYPE_CHECKING:
+    from ca.documents import Documents
     from ca.signer import Signer
 
 _LONGEST_TOKEN: Final = timedelta(days=365)
@@ -148,15 +150,16 @@ def _serve(args: argparse.Namespace) -> int:
     settings = file_backend.vault_settings(directory)
     if settings is None:
         signer: Signer = file_backend.open_signer(directory, read_passphrase(args.passphrase_file))
+        documents: Documents = FileDocuments(directory)
+        read_leases(documents)  # damaged records are told now and not to the first pod
         keep = None
     else:
-        signer, keep = vault_cli.open_signer(settings, file_backend.read_root(directory))
+        opened = vault_cli.open_ca(settings, file_backend.read_root(directory))
+        signer, documents, keep = opened.signer, opened.documents, opened.keep
     if signer.roots[0].not_valid_after_utc <= wall():
         raise UsageError(f"{directory}: its root has ended: make a new CA")
-    documents = FileDocuments(directory)
-    read_leases(documents)  # damaged records are told now and not to the first pod
     service = Service(documents, signer, life, wall, audit.lines(wall), keep)
-    with file_backend.sole_server(directory):
+    with file_backend.sole_server(directory) if settings is None else contextlib.nullcontext():
         try:
             asyncio.run(serving.until_signal(service, host, port))
         except OSError as error:
@@ -166,11 +169,20 @@ def _serve(args: argparse.Namespace) -> int:
     return FINE
 
 
+def _documents(directory: Path) -> "Documents":
+    """Return the CA's state for its owner."""
+    from ca.drivers import file_backend
+    from ca.drivers.file_documents import FileDocuments
+
+    settings = file_backend.vault_settings(directory)
+    return FileDocuments(directory) if settings is None else vault_cli.open_documents(settings)
+
+
 def _token(args: argparse.Namespace) -> int:
     import secrets
 
+    from ca.documents import namespace_name
     from ca.drivers import file_backend
-    from ca.drivers.file_documents import FileDocuments
     from ca.drivers.tokens import make_token
     from ca.messages import JoinClaims, MessageError, check_addresses
     from policy.identity import check_namespace, check_pod_name, check_service_account
@@ -191,17 +203,20 @@ def _token(args: argparse.Namespace) -> int:
         addresses=addresses,
         expires=int((wall() + life).timestamp()),
     )
-    print(make_token(FileDocuments(directory), claims, uses))
+    documents = _documents(directory)
+    documents.read(
+        namespace_name(claims.namespace)
+    )  # pods of a namespace without a record cannot join
+    print(make_token(documents, claims, uses))
     return FINE
 
 
 def _show(args: argparse.Namespace) -> int:
     from ca import overview
     from ca.drivers import file_backend
-    from ca.drivers.file_documents import FileDocuments
     from ca.drivers.tokens import read_tokens
 
-    documents = FileDocuments(args.dir)
+    documents = _documents(args.dir)
     root = file_backend.read_root(args.dir)
     trust_domain = file_backend.read_trust_domain(args.dir)
     seen = overview.look(

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from policy.exits import FAILED, FINE, NOT_SO, WRONG, say
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from ca.documents import Documents
     from ca.drivers.vault import Vault
     from ca.signer import Signer
     from ca.vault_settings import VaultSettings
@@ -58,7 +60,7 @@ def setup(args: argparse.Namespace, life: timedelta) -> int:
     if not args.apply and not args.check:
         print(commands(plan(settings, life)))
         return FINE
-    token = os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN") or ""
+    token = _token()
     if not token:
         return say("ca vault-setup: set VAULT_TOKEN or BAO_TOKEN to an administrator's", WRONG)
     return _with_vault(args, settings, life, token)
@@ -100,8 +102,18 @@ def prepare(directory: Path, config: str | None) -> "tuple[str, x509.Certificate
     return settings.trust_domain, root
 
 
-def open_signer(config: Path, root: "x509.Certificate") -> "tuple[Signer, Callable[[], None]]":
-    """Return what signs under ``root`` by Vault, which need not answer yet, and what asks whether it does."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A CA whose key and state are Vault's, which need not answer yet; ``keep`` asks whether it does."""
+
+    signer: "Signer"
+    documents: "Documents"
+    keep: Callable[[], None]
+
+
+def open_ca(config: Path, root: "x509.Certificate") -> Opened:
+    """Return the CA of which ``config`` is the Vault, signing under ``root``."""
+    from ca.drivers.vault_documents import VaultDocuments
     from ca.drivers.vault_signer import VaultSigner
     from ca.vault_settings import Auth
 
@@ -110,7 +122,16 @@ def open_signer(config: Path, root: "x509.Certificate") -> "tuple[Signer, Callab
         warning = "vault_auth = token: nobody renews it but this CA, and it is lost where that is away for long"
         print(f"tencrypt: ca serve: {config}: {warning}", file=sys.stderr)
     vault = connect(settings)
-    return VaultSigner(vault, settings, (root,)), vault.keep
+    documents = VaultDocuments(vault, settings.kv_mount)
+    return Opened(VaultSigner(vault, settings, (root,)), documents, vault.keep)
+
+
+def open_documents(config: Path) -> "Documents":
+    """Return the CA's state for its owner, by VAULT_TOKEN or BAO_TOKEN where one is set."""
+    from ca.drivers.vault_documents import VaultDocuments
+
+    settings = load(str(config))
+    return VaultDocuments(connect(settings, _token()), settings.kv_mount)
 
 
 def load(path: str | None) -> "VaultSettings":
@@ -131,6 +152,10 @@ def connect(settings: "VaultSettings", token: str = "") -> "Vault":
     from ca.drivers.vault import Vault
 
     return Vault(settings, time.monotonic, token=token)  # noqa: TID251 - the composition's clock
+
+
+def _token() -> str:
+    return os.environ.get("VAULT_TOKEN") or os.environ.get("BAO_TOKEN") or ""
 
 
 def _tell(number: int, total: int, text: str) -> None:

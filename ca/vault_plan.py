@@ -1,4 +1,7 @@
-"""What Vault must hold for the CA, and nothing more: a PKI mount with a root, a role for each kind, and a policy.
+"""What Vault must hold for the CA, and nothing more.
+
+A PKI mount with a root and a role for each kind, a KV mount with the CA's documents, and two policies: the server's,
+which may sign and grant, and the operator's, which may say who joins and who is withdrawn.
 
 `plan` says it, `differences` compares what stands with it, and `commands` writes it for people's hands. A role is as
 narrow as its kind: the CA's process may run these three and no other, and Vault itself then signs no certificate of
@@ -10,12 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from ca.documents import NAMESPACES, TOKENS, namespace_name
 from ca.signer import Kind
 from ca.vault_settings import VaultSettings
 from policy.identity import ca_uri, lists_uri
 
 ROLES: Final[Mapping[Kind, str]] = {kind: f"tencrypt-{kind}" for kind in Kind}
 POLICY: Final = "tencrypt-ca"
+OPERATOR: Final = "tencrypt-ca-operator"
 ROOT_NAME: Final = "tencrypt-1"
 ROOT_LIFE: Final = timedelta(days=3650)
 LONGEST_SERVICE: Final = timedelta(hours=24)
@@ -40,17 +45,22 @@ class VaultPlan:
     mount: Step
     root: Step
     roles: tuple[Step, ...]
-    policy: Step
+    kv: Step
+    kv_config: Step
+    documents: tuple[Step, ...]
+    """Written once: what they say later is the CA's affair."""
+    policies: tuple[Step, ...]
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Mount, root, roles, policy."""
-        return (self.mount, self.root, *self.roles, self.policy)
+        """All of it."""
+        kept = (self.kv, self.kv_config, *self.documents)
+        return (self.mount, self.root, *self.roles, *kept, *self.policies)
 
 
 def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
     """Return what Vault must hold for pods' certificates of at most ``life``."""
-    mount = settings.pki_mount
+    mount, kv = settings.pki_mount, settings.kv_mount
     return VaultPlan(
         Step(
             f"sys/mounts/{mount}",
@@ -74,9 +84,34 @@ def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
         ),
         tuple(_roles(settings, life)),
         Step(
-            f"sys/policies/acl/{POLICY}",
-            {"policy": _policy(mount)},
-            "what `tencrypt ca serve` may do: run the three roles, and keep its own token",
+            f"sys/mounts/{kv}",
+            {"type": "kv", "version": "2"},
+            "a KV engine of its own for the CA's state",
+        ),
+        Step(
+            f"{kv}/config",
+            {"max_versions": 2, "cas_required": True},
+            "no write without compare-and-swap",
+        ),
+        tuple(
+            Step(
+                f"{kv}/data/{namespace_name(namespace)}",
+                {},
+                "the record of a namespace: from now on its absence is damage",
+            )
+            for namespace in settings.namespaces
+        ),
+        (
+            Step(
+                f"sys/policies/acl/{POLICY}",
+                {"policy": _policy(mount, kv)},
+                "what `tencrypt ca serve` may do: sign by the three roles, grant, and keep its own token",
+            ),
+            Step(
+                f"sys/policies/acl/{OPERATOR}",
+                {"policy": _operators_policy(kv)},
+                "what its owner may do by `tencrypt ca token` and `show`",
+            ),
         ),
     )
 
@@ -143,7 +178,7 @@ _ASKED: Final = ("csr", "uri_sans", "alt_names", "ip_sans", "exclude_cn_from_san
 """What the CA gives to ``sign``, and may: `not_after` would go past a role's `max_ttl` in many versions of Vault."""
 
 
-def _policy(mount: str) -> str:
+def _policy(mount: str, kv: str) -> str:
     asked = ", ".join(f'"{name}" = []' for name in _ASKED)
     sign = "".join(
         f'path "{mount}/sign/{role}" {{\n  capabilities = ["update"]\n'
@@ -152,9 +187,27 @@ def _policy(mount: str) -> str:
     )
     return (
         f"{sign}"
+        f"{_path(f'{kv}/data/{NAMESPACES}/+', 'read', 'update')}"
+        f"{_path(f'{kv}/metadata/{NAMESPACES}/+', 'read')}"
+        f"{_path(f'{kv}/data/{TOKENS}/+', 'read')}"
         'path "auth/token/lookup-self" { capabilities = ["read"] }\n'
         'path "auth/token/renew-self" { capabilities = ["update"] }\n'
     )
+
+
+def _operators_policy(kv: str) -> str:
+    return (
+        f"{_path(f'{kv}/data/{NAMESPACES}/+', 'read')}"
+        f"{_path(f'{kv}/metadata/{NAMESPACES}', 'list')}"
+        f"{_path(f'{kv}/data/{TOKENS}/+', 'create', 'update', 'read')}"
+        f"{_path(f'{kv}/metadata/{TOKENS}', 'list')}"
+        f"{_path(f'{kv}/metadata/{TOKENS}/+', 'delete')}"
+    )
+
+
+def _path(path: str, *capabilities: str) -> str:
+    listed = ", ".join(f'"{one}"' for one in capabilities)
+    return f'path "{path}" {{ capabilities = [{listed}] }}\n'
 
 
 def differences(step: Step, found: Mapping[str, object] | None) -> list[str]:
@@ -195,9 +248,22 @@ def commands(wanted: VaultPlan) -> str:
             f"{key}={_argument(value)}" for key, value in sorted(step.fields.items())
         )
         text += ["", f"# {step.why}", f"vault write {step.path} \\\n    {fields}"]
-    policy = wanted.policy
-    text += ["", f"# {policy.why}", f"vault policy write {POLICY} - <<'END'"]
-    return "\n".join([*text, f"{policy.fields['policy']}END"])
+    kv = wanted.kv.path.removeprefix("sys/mounts/")
+    text += ["", f"# {wanted.kv.why}", f"vault secrets enable -path={kv} -version=2 kv", ""]
+    config = " ".join(f"{key}={_argument(value)}" for key, value in wanted.kv_config.fields.items())
+    # A new engine of version 2 is not ready at once.
+    text += [
+        f"# {wanted.kv_config.why}",
+        f"until vault write {kv}/config {config}; do sleep 1; done",
+    ]
+    for step in wanted.documents:
+        name = step.path.removeprefix(f"{kv}/data/")
+        text += ["", f"# {step.why}", f"echo '{{}}' | vault kv put -cas=0 -mount={kv} {name} -"]
+    for policy in wanted.policies:
+        name = policy.path.rpartition("/")[2]
+        text += ["", f"# {policy.why}", f"vault policy write {name} - <<'END'"]
+        text += [f"{policy.fields['policy']}END"]
+    return "\n".join(text)
 
 
 def _argument(value: Value) -> str:

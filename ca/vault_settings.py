@@ -93,6 +93,13 @@ PKI_MOUNT: Final[Key[str]] = Key(
     _matches(_MOUNT),
     default="tencrypt-pki",
 )
+KV_MOUNT: Final[Key[str]] = Key(
+    "vault_kv_mount",
+    "where the KV engine (version 2) is that holds the CA's state",
+    "a path, as tencrypt-kv",
+    _matches(_MOUNT),
+    default="tencrypt-kv",
+)
 AUTH: Final = Key(
     "vault_auth",
     "how the CA proves itself; a token that a person made ends one day, and then so does the CA",
@@ -135,7 +142,7 @@ KEY_FILE: Final[Key[str | None]] = Key(
     default=None,
 )
 KEYS: Final[tuple[Key[object], ...]] = (
-    TRUST_DOMAIN, NAMESPACES, ADDRESSES, CA_FILE, NAMESPACE, PKI_MOUNT, AUTH, AUTH_MOUNT, ROLE, SECRET_FILE,
+    TRUST_DOMAIN, NAMESPACES, ADDRESSES, CA_FILE, NAMESPACE, PKI_MOUNT, KV_MOUNT, AUTH, AUTH_MOUNT, ROLE, SECRET_FILE,
     CERT_FILE, KEY_FILE,
 )  # fmt: skip
 
@@ -160,6 +167,7 @@ class VaultSettings:
     ca_file: str | None
     namespace: str
     pki_mount: str
+    kv_mount: str
     auth: Auth
     auth_mount: str
     role: str
@@ -181,6 +189,7 @@ def parse_vault_settings(
         ca_file=source.get(CA_FILE),
         namespace=source.get(NAMESPACE),
         pki_mount=source.get(PKI_MOUNT),
+        kv_mount=source.get(KV_MOUNT),
         auth=auth,
         auth_mount=source.get(AUTH_MOUNT) or auth.value,
         role=source.get(ROLE),
@@ -204,6 +213,7 @@ def to_text(settings: VaultSettings) -> str:
         CA_FILE: settings.ca_file,
         NAMESPACE: settings.namespace,
         PKI_MOUNT: settings.pki_mount,
+        KV_MOUNT: settings.kv_mount,
         AUTH: settings.auth.value,
         AUTH_MOUNT: settings.auth_mount,
         ROLE: settings.role,

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 import requests
@@ -17,40 +19,37 @@ from support.openbao import OpenBao
 from support.processes import Process, wait_for
 from vault.conftest import Configure
 
+from ca.lists import parse_envelope, parse_roster
 from ca.messages import SignResponse
+from ca.vault_plan import OPERATOR
 from ca.vault_settings import VaultSettings, to_text
 from policy.certificate import read_pod_names
 from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.drivers import ca_client
-from proxy.drivers.ca_client import Ca, CaUnreachable
+from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
 
 TENCRYPT = str(Path(sys.executable).parent / "tencrypt")
-NAMED = (
-    "--name",
-    "web-1",
-    "--namespace",
-    "shop",
-    "--service-account",
-    "web",
-    "--address",
-    "10.0.0.1",
-)
 
 
-def tencrypt(*words: object, code: int = 0) -> str:
+def tencrypt(*words: object, code: int = 0, token: str = "") -> str:
     done = subprocess.run(
-        [TENCRYPT, "ca", *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+        [TENCRYPT, "ca", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "VAULT_TOKEN": token},
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
 
 class Served:
-    """A CA's directory beside its Vault, and its server while it runs."""
+    """A CA's directory beside its Vault, and one server of it while that runs."""
 
-    def __init__(self, bao: OpenBao, settings: VaultSettings) -> None:
-        self.directory = bao.folder / "ca"
+    def __init__(self, bao: OpenBao, settings: VaultSettings, name: str = "ca") -> None:
+        self.directory = bao.folder / name
         config = bao.folder / "ca.toml"
         config.write_text(to_text(settings), encoding="ascii")
         made = tencrypt("init", self.directory, "--config", config)
@@ -60,7 +59,8 @@ class Served:
             self.port = opened.getsockname()[1]
         self.address = f"https://127.0.0.1:{self.port}"
         self.ca = Ca(self.address, self.fingerprint, "shop.example")
-        self.log = bao.folder / "serve"
+        self.owner = bao.token(OPERATOR, ttl="1h")
+        self.log = bao.folder / f"serve-{name}"
         self.serve()
 
     def serve(self) -> None:
@@ -71,8 +71,11 @@ class Served:
     def is_ready(self) -> bool:
         return "ready at" in self.process.stdout
 
-    def token(self) -> str:
-        return tencrypt("token", "--dir", self.directory, *NAMED).strip()
+    def token(self, pod: str = "web-1", address: str = "10.0.0.1", *words: str) -> str:
+        """Make a join token as the CA's owner."""
+        named = ("--namespace", "shop", "--service-account", "web")
+        made = ("token", "--dir", self.directory, "--name", pod, "--address", address)
+        return tencrypt(*made, *named, *words, token=self.owner).strip()
 
     def events(self) -> list[str]:
         lines = self.process.stderr.splitlines()
@@ -125,22 +128,21 @@ async def test_a_pod_joins_and_renews(served: Served) -> None:
     assert leaf(renewed).serial_number != leaf(joined).serial_number
     assert served.events()[-2:] == ["issued", "renewed"]
     assert not list(served.directory.glob("*.key"))
-    assert "trust domain  shop.example" in tencrypt("show", "--dir", served.directory)
+    assert "trust domain  shop.example" in tencrypt(
+        "show", "--dir", served.directory, token=served.owner
+    )
 
 
 @pytest.mark.usefixtures("connections_end")
 async def test_vault_that_is_away_is_not_ready_and_not_dead(bao: OpenBao, served: Served) -> None:
-    token, (key, csr) = served.token(), make_key_and_csr()
-    joined = await ca_client.obtain(served.ca, token, csr)
+    token, (_, csr) = served.token(), make_key_and_csr()
+    await ca_client.obtain(served.ca, token, csr)
     assert served.get("/readyz").status_code == 200
     bao.seal()
     patient = Ca(served.address, served.fingerprint, "shop.example", 15.0)
     with pytest.raises(CaUnreachable, match="what signs for the CA does not answer"):
         await ca_client.obtain(patient, token, csr)
     wait_for("the server to notice", lambda: "signer_away" in served.events(), 30)
-    # Its lease is the CA's own affair: a pod that stops needs no signer.
-    async with ca_client.line(served.ca, credential(key, joined)) as line:
-        await line.release()
     away = served.get("/readyz")
     assert (away.status_code, away.headers["Retry-After"]) == (503, "1")
     assert served.get("/healthz").status_code == 200
@@ -183,3 +185,84 @@ def test_init_says_what_vault_lacks(bao: OpenBao, configure: Configure) -> None:
     said = tencrypt("init", bao.folder / "ca", "--config", config, code=1)
     assert said.startswith("tencrypt: ca init: tencrypt-pki/issuer/default/json: ")
     assert not (bao.folder / "ca").exists()
+
+
+@pytest.fixture
+def both(bao: OpenBao, prepared: VaultSettings) -> Iterator[tuple[Served, Served]]:
+    """Give two servers of one CA."""
+    made = Served(bao, prepared, "one"), Served(bao, prepared, "two")
+    try:
+        for one in made:
+            one.process.wait_until("ready", one.is_ready)
+        yield made
+    finally:
+        for one in made:
+            one.process.stop()
+
+
+async def tried(served: Served, token: str) -> str:
+    """Ask for a certificate; say what came of it."""
+    try:
+        await ca_client.obtain(served.ca, token, make_key_and_csr()[1])
+    except CaRefused as error:
+        return error.code
+    return "issued"
+
+
+@pytest.mark.usefixtures("connections_end")
+async def test_two_servers_that_race_grant_each_use_and_each_address_once(
+    both: tuple[Served, Served],
+) -> None:
+    one, _ = both
+    token = one.token("web-1", "10.0.0.1", "--uses", "2")
+    came = await asyncio.gather(*(tried(served, token) for served in both * 3))
+    assert sorted(came) == ["issued"] * 2 + ["spent_token"] * 4
+    rivals = [one.token(f"db-{number}", "10.0.0.9") for number in range(4)]
+    asked = (tried(both[number % 2], rival) for number, rival in enumerate(rivals))
+    assert sorted(await asyncio.gather(*asked)) == ["address_held"] * 3 + ["issued"]
+
+
+@pytest.mark.usefixtures("connections_end")
+async def test_a_pod_that_joined_at_one_server_renews_and_has_its_roster_at_the_other(
+    both: tuple[Served, Served],
+) -> None:
+    one, two = both
+    key, csr = make_key_and_csr()
+    joined = credential(key, await ca_client.obtain(one.ca, one.token(), csr))
+    async with ca_client.line(two.ca, joined) as line:
+        roster = parse_roster(parse_envelope(await line.roster(0, None, 5) or b"").payload)
+        other = one.token("web-2", "10.0.0.2")
+        asking = asyncio.get_running_loop().create_task(line.roster(roster.version, None, 10))
+        await ca_client.obtain(one.ca, other, make_key_and_csr()[1])
+        newer = parse_roster(parse_envelope(await asking or b"").payload)
+    assert [entry.pod for entry in roster.entries] == ["web-1"]
+    assert [entry.pod for entry in newer.entries] == ["web-1", "web-2"]
+    one.process.signal(SIGKILL)
+    one.process.finish()
+    renewed = await ca_client.renew(two.ca, joined, make_key_and_csr()[1])
+    assert leaf(renewed).serial_number != joined.chain[0].serial_number
+
+
+@pytest.mark.usefixtures("connections_end")
+async def test_servers_killed_in_turn_leave_no_pod_without_its_lease(
+    both: tuple[Served, Served],
+) -> None:
+    """Each of twenty pods joins wherever a server lives; what was answered is on record."""
+    issued = 0
+    for number in range(20):
+        victim, other = both if number % 2 else both[::-1]
+        token = other.token(f"web-{number}", f"10.0.1.{number + 1}")
+        asking = asyncio.get_running_loop().create_task(tried(victim, token))
+        await asyncio.sleep(number * 0.002)  # somewhere on the way of the request
+        victim.process.signal(SIGKILL)
+        victim.process.finish()
+        try:
+            issued += await asking == "issued"
+        except CaUnreachable:
+            assert await tried(other, token) == "issued"  # it comes back by itself
+            issued += 1
+        victim.serve()
+        await asyncio.to_thread(victim.process.wait_until, "ready", victim.is_ready)
+    assert issued == 20
+    shown = json.loads(tencrypt("show", "--dir", both[0].directory, "--json", token=both[0].owner))
+    assert len(shown["leases"]) == 20

@@ -1,7 +1,6 @@
 """`tencrypt ca vault-setup` against a real server: nothing more than needed, and nothing less."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,19 @@ from support.openbao import OpenBao
 
 from ca.drivers.vault import Vault
 from ca.drivers.vault_setup import apply, check
+from ca.signer import SignerError
 from ca.vault_plan import plan
 from ca.vault_settings import VaultSettings
 
 TENCRYPT = Path(sys.executable).parent / "tencrypt"
 POD_ROLE = "tencrypt-pki/roles/tencrypt-pod"
+
+MISSING = [
+    "sys/mounts/tencrypt-pki is missing",
+    "sys/mounts/tencrypt-kv is missing",
+    "sys/policies/acl/tencrypt-ca is missing",
+    "sys/policies/acl/tencrypt-ca-operator is missing",
+]
 
 
 def told(vault: Vault, settings: VaultSettings) -> list[str]:
@@ -29,9 +36,9 @@ def told(vault: Vault, settings: VaultSettings) -> list[str]:
 
 
 def test_what_is_missing_is_made_once(operator: Vault, settings: VaultSettings) -> None:
-    assert check(operator, settings, DAY) == ["sys/mounts/tencrypt-pki is missing"]
+    assert check(operator, settings, DAY) == MISSING
     first = told(operator, settings)
-    assert [line.split()[0] for line in first] == [f"{number}/6" for number in range(1, 7)]
+    assert [line.split()[0] for line in first] == [f"{number}/10" for number in range(1, 11)]
     assert check(operator, settings, DAY) == []
     again = told(operator, settings)
     assert all(line.endswith(("stands", "which stays")) for line in again)
@@ -62,7 +69,7 @@ def test_a_role_that_was_changed_is_told_by_its_field_and_put_right(
     lines = check(operator, settings, DAY)
     assert len(lines) == len(changes)
     assert lines[0].startswith(f"{POD_ROLE}: {said}")
-    assert f"5/6 {POD_ROLE}" not in told(operator, settings)
+    assert f"5/10 {POD_ROLE}" not in told(operator, settings)
     assert check(operator, settings, DAY) == []
 
 
@@ -75,6 +82,24 @@ def test_a_policy_that_allows_more_is_told_and_put_right(
     assert line.startswith('sys/policies/acl/tencrypt-ca: policy is path "*"')
     told(operator, settings)
     assert check(operator, settings, DAY) == []
+
+
+def test_records_that_are_there_stay(
+    bao: OpenBao, operator: Vault, settings: VaultSettings
+) -> None:
+    told(operator, settings)
+    path = "tencrypt-kv/data/namespaces/shop"
+    bao.write(path, {"data": {"a": "b"}, "options": {"cas": 1}})
+    told(operator, settings)
+    assert bao.read(path)["data"]["data"] == {"a": "b"}
+
+
+def test_a_mount_of_another_kind_is_not_touched(
+    bao: OpenBao, operator: Vault, settings: VaultSettings
+) -> None:
+    bao.write("sys/mounts/tencrypt-kv", {"type": "kv"})
+    with pytest.raises(SignerError, match="version is None, and 2 is wanted: choose another path"):
+        told(operator, settings)
 
 
 def test_an_issuer_that_is_there_stays(
@@ -120,7 +145,7 @@ def run(config: Path, *words: str, token: str = "") -> subprocess.CompletedProce
 def test_printed_commands_do_what_is_wanted(bao: OpenBao, config: Path) -> None:
     printed = run(config)
     assert printed.returncode == 0
-    script = re.sub(r"^vault ", f"{openbao.program()} ", printed.stdout, flags=re.MULTILINE)
+    script = f'vault() {{ {openbao.program()} "$@"; }}\n{printed.stdout}'
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(bao.folder),
@@ -135,10 +160,10 @@ def test_printed_commands_do_what_is_wanted(bao: OpenBao, config: Path) -> None:
 
 def test_apply_and_check_by_the_command_line(bao: OpenBao, config: Path) -> None:
     missing = run(config, "--check", token=bao.root_token)
-    assert (missing.returncode, missing.stdout) == (6, "sys/mounts/tencrypt-pki is missing\n")
+    assert (missing.returncode, missing.stdout) == (6, "\n".join(MISSING) + "\n")
     done = run(config, "--apply", token=bao.root_token)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0] == "[1/6] sys/mounts/tencrypt-pki: mounted"
+    assert done.stdout.splitlines()[0] == "[1/11] sys/mounts/tencrypt-pki: mounted"
     checked = run(config, "--check", "--json", token=bao.root_token)
     assert (checked.returncode, checked.stdout) == (0, '{\n  "differences": []\n}\n')
 

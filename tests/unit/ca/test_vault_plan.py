@@ -30,13 +30,25 @@ def test_each_kind_has_a_role_and_the_policy_runs_these_alone() -> None:
         f"tencrypt-pki/roles/{ROLES[kind]}" for kind in Kind
     ]
     lines = [
-        line for line in str(made.policy.fields["policy"]).splitlines() if line.startswith("path ")
+        line
+        for line in str(made.policies[0].fields["policy"]).splitlines()
+        if line.startswith("path ")
     ]
     assert [line.split('"')[1] for line in lines] == [
         *(f"tencrypt-pki/sign/{ROLES[kind]}" for kind in Kind),
+        "tencrypt-kv/data/namespaces/+",
+        "tencrypt-kv/metadata/namespaces/+",
+        "tencrypt-kv/data/tokens/+",
         "auth/token/lookup-self",
         "auth/token/renew-self",
     ]
+
+
+def test_the_server_says_not_who_joins_and_the_operator_not_who_has_joined() -> None:
+    server, operator = (str(one.fields["policy"]) for one in plan(SETTINGS, timedelta(1)).policies)
+    assert 'path "tencrypt-kv/data/tokens/+" { capabilities = ["read"] }' in server
+    assert 'path "tencrypt-kv/data/namespaces/+" { capabilities = ["read"] }' in operator
+    assert "sign" not in operator
 
 
 STEP = Step(
