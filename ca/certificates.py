@@ -4,6 +4,7 @@ All pass OpenSSL's X509_V_FLAG_X509_STRICT (RFC 5280). Every certificate begins 
 ends after the root.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
-from ca.signer import BACKDATED, Signer, Wanted
+from ca.signer import BACKDATED, Signer, SignerError, Wanted
+from ca.trust_bundle import fingerprint
 from policy.identity import check_trust_domain
 
 COMMON_NAME: Final = "Tencrypt project CA"
@@ -35,14 +37,18 @@ class Issuer:
 
 
 def make_root(
-    key: EllipticCurvePrivateKey, trust_domain: str, wall: datetime, life: timedelta
+    key: EllipticCurvePrivateKey,
+    trust_domain: str,
+    wall: datetime,
+    life: timedelta,
+    number: int = 1,
 ) -> x509.Certificate:
-    """Return a self-signed root that names its trust domain (X.509-SVID section 4.1).
+    """Return a self-signed root that names its trust domain (X.509-SVID section 4.1), one of the project's by number.
 
     Path length 1: beside leaves it may sign intermediates, as a new root's cross-certificate, but these
     nothing but leaves.
     """
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, root_name(number))])
     identity = x509.SubjectAlternativeName(
         [x509.UniformResourceIdentifier(f"spiffe://{check_trust_domain(trust_domain)}")]
     )
@@ -64,6 +70,11 @@ def make_root(
     )
 
 
+def root_name(number: int) -> str:
+    """Return the common name of the project's root of that number."""
+    return COMMON_NAME if number == 1 else f"{COMMON_NAME} {number}"
+
+
 def trust_domain_of(root: x509.Certificate) -> str:
     """Return the trust domain that a root is for; raises ValueError where it names none."""
     try:
@@ -77,26 +88,36 @@ def trust_domain_of(root: x509.Certificate) -> str:
 
 
 class KeySigner(Signer):
-    """Signs with a key at hand."""
+    """Signs with keys at hand."""
 
-    def __init__(self, issuer: Issuer, trust_domain: str = "") -> None:
-        """Sign as ``issuer``, by default for the trust domain that its root names; raises ValueError for none."""
+    def __init__(
+        self,
+        issuer: Issuer,
+        trust_domain: str = "",
+        find: Callable[[x509.Certificate], Issuer | None] = lambda _: None,
+    ) -> None:
+        """Sign as ``issuer``, by default for the trust domain that its root names; raises ValueError for none.
+
+        Under other roots it signs as the issuers that ``find`` gives, which may raise `SignerError`.
+        """
         self.issuer = issuer
         self._trust_domain = trust_domain or trust_domain_of(issuer.root)
+        self._issuers, self._find = {issuer.root: issuer}, find
 
     @property
     @override
     def trust_domain(self) -> str:
         return self._trust_domain
 
-    @property
     @override
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        return (self.issuer.root,)
-
-    @override
-    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
-        return (sign_leaf(self.issuer, wanted, wall, life), *self.issuer.between)
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
+        issuer = self._issuers.get(root) or self._find(root)
+        if issuer is None:
+            raise SignerError(f"no key is at hand for root {fingerprint(root)}")
+        self._issuers[root] = issuer
+        return (sign_leaf(issuer, wanted, wall, life), *issuer.between)
 
 
 def sign_leaf(issuer: Issuer, wanted: Wanted, wall: datetime, life: timedelta) -> x509.Certificate:

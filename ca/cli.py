@@ -138,6 +138,7 @@ def _serve(args: argparse.Namespace) -> int:
     from ca.drivers.file_documents import FileDocuments
     from ca.drivers.service import Service
     from ca.overview import read_leases
+    from ca.trust import read_trust
 
     life = duration("--ttl", args.ttl, _LONGEST_CERTIFICATE)
     try:
@@ -152,12 +153,12 @@ def _serve(args: argparse.Namespace) -> int:
         signer: Signer = file_backend.open_signer(directory, read_passphrase(args.passphrase_file))
         documents: Documents = FileDocuments(directory)
         read_leases(documents)  # damaged records are told now and not to the first pod
+        if read_trust(documents).bundle.active.not_valid_after_utc <= wall():
+            raise UsageError(f"{directory}: its root has ended: make a new CA")
         keep = None
     else:
-        opened = vault_cli.open_ca(settings, file_backend.read_root(directory))
+        opened = vault_cli.open_ca(settings)
         signer, documents, keep = opened.signer, opened.documents, opened.keep
-    if signer.roots[0].not_valid_after_utc <= wall():
-        raise UsageError(f"{directory}: its root has ended: make a new CA")
     service = Service(documents, signer, life, wall, audit.lines(wall), keep)
     with file_backend.sole_server(directory) if settings is None else contextlib.nullcontext():
         try:

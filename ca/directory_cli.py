@@ -105,7 +105,7 @@ def _init(args: argparse.Namespace) -> int:
     if args.config is not None:
         if args.issuer is not None:
             raise UsageError("--issuer: with --config the key is Vault's")
-        trust_domain, root = vault_cli.prepare(directory, args.config)
+        trust_domain, root = vault_cli.prepare(directory, args.config, wall())
     else:
         trust_domain = _trust_domain(args.trust_domain)
         if not 1 <= args.years <= _MOST_YEARS:
@@ -142,7 +142,7 @@ def _init_with_issuer(
         issuer = read_own_issuer(chain, key, passphrase, wall())
     except OwnIssuerError as error:
         raise UsageError(f"--issuer {args.issuer}: {error}") from None
-    file_backend.create_for_issuer(args.dir, trust_domain, passphrase, issuer)
+    file_backend.create_for_issuer(args.dir, trust_domain, passphrase, issuer, wall())
     return issuer.root
 
 

@@ -4,7 +4,9 @@
    the second finds held.
 2. The signer signs what the tokens' records say, side by side.
 3. The leases are written in the place of what was read. Where somebody else wrote meanwhile, all is judged again.
-4. Certificates leave.
+4. What forbids is read: a revocation, or a root that went, is on record before it looks at leases, and here leases
+   are on record before it is looked at. So one of the two sees the other.
+5. Certificates leave.
 
 So no certificate leaves that is not on record, and no two servers grant one address.
 """
@@ -17,14 +19,18 @@ from typing import Final, Protocol, TypeVar
 from cryptography import x509
 
 from ca.documents import Documents, StaleError, StateAwayError, StateError, namespace_name
-from ca.issue import Issued, TokenRecord, find_token, key_hash, pems, text_of
+from ca.facts import Facts, ReadCrl, no_crl, read_facts
+from ca.issue import Issued, TokenRecord, find_token, key_hash, text_of
 from ca.lease import Certified, Lease, holder_of_addresses, lease_to
+from ca.lists import Revoked
 from ca.messages import JoinClaims, MessageError, SignResponse
 from ca.namespace import Namespace, parse, to_json
 from ca.profile import ApprovedRequest, ProvenKey
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller, entitled
-from ca.signer import Signer, SignerError, for_pod
+from ca.revocations import check_not_revoked
+from ca.signer import Signer, SignerAwayError, SignerError, for_pod, pems
+from ca.trust_bundle import fingerprint
 
 T = TypeVar("T")
 
@@ -63,10 +69,15 @@ class Office:
     signer: Signer
     life: timedelta
     side_by_side: SideBySide = in_turn
+    read_crl: ReadCrl = no_crl
 
     def find_token(self, token_id: str) -> TokenRecord | None:
         """Return what is on record of a token; raises `StateError`."""
         return find_token(self.documents, token_id)
+
+    def facts(self) -> Facts:
+        """Return what forbids, as it is now; raises `StateError` and `SignerError`."""
+        return read_facts(self.documents, self.read_crl)
 
     def read(self, namespace: str) -> tuple[Namespace, int]:
         """Return what is on record of a namespace, and its version there; raises `StateError`."""
@@ -101,26 +112,58 @@ class Office:
 
 def grant(asked: Sequence[Asked], namespace: str, office: Office, wall: datetime) -> list[Outcome]:
     """Return what comes of each request, all of pods of one namespace; raises `StateError`."""
-    desk = _Desk(asked, office, wall)
+    desk = _Desk(asked, namespace, office, wall)
     office.change(namespace, desk.decide)
-    return desk.outcomes()
+    return desk.outcomes(office.facts())
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    """What is on record now, and leaves where nothing forbids it."""
+
+    chain: tuple[str, ...]
+    root: x509.Certificate
+    lease: Lease
 
 
 class _Desk:
     """One batch, judged anew for each state of the record that it meets."""
 
-    def __init__(self, asked: Sequence[Asked], office: Office, wall: datetime) -> None:
-        self._asked, self._office, self._wall = asked, office, wall
-        self._signed: dict[tuple[int, JoinClaims], Sequence[x509.Certificate] | SignerError] = {}
-        self._outcomes: dict[int, Outcome] = {}
+    def __init__(
+        self, asked: Sequence[Asked], namespace: str, office: Office, wall: datetime
+    ) -> None:
+        self._asked, self._namespace, self._office, self._wall = asked, namespace, office, wall
+        # Those of a root that issues no more are asked for again.
+        self._signed: dict[
+            tuple[int, JoinClaims, x509.Certificate], Sequence[x509.Certificate] | SignerError
+        ] = {}
+        self._outcomes: dict[int, _Granted | Refused | SignerError] = {}
         self._tokens: dict[str, TokenRecord | None] = {}
 
-    def outcomes(self) -> list[Outcome]:
-        return [self._outcomes[number] for number in range(len(self._asked))]
+    def outcomes(self, facts: Facts) -> list[Outcome]:
+        """Return what comes of each request, by what forbids after the leases are on record."""
+        return [
+            self._last_word(self._outcomes[number], facts) for number in range(len(self._asked))
+        ]
+
+    def _last_word(self, outcome: _Granted | Refused | SignerError, facts: Facts) -> Outcome:
+        if not isinstance(outcome, _Granted):
+            return outcome
+        lease = outcome.lease
+        if outcome.root not in facts.trust.bundle.trusted:
+            return SignerAwayError("the roots have changed meanwhile: ask again")
+        try:
+            _check(lease, facts.revoked_in(self._namespace))
+        except Refused as refused:
+            return refused
+        trust, now = facts.trust.vouched.to_json(), self._wall.timestamp()
+        return Issued(SignResponse(outcome.chain, trust, now), lease)
 
     def decide(self, before: Namespace) -> Namespace:
         """Return the record with the leases of those whose requests are granted."""
         self._outcomes.clear()
+        facts = self._office.facts()
+        self._root, self._revoked = facts.active, facts.revoked_in(self._namespace)
         entitled_to: dict[int, JoinClaims] = {}
         after = before
         for number, one in enumerate(self._asked):
@@ -139,6 +182,8 @@ class _Desk:
             joins = _count_join(one.by, key_hash(one.proven.public_key), now, self._wall)
         else:
             claims = entitled(one.by, now.leases, self._find_token)
+        serials = (one.by.serial,) if isinstance(one.by, Caller) else ()
+        check_not_revoked(self._revoked, claims.pod, claims.service_account, serials)
         held = holder_of_addresses(now.leases, claims, self._wall.timestamp())
         if held is not None:
             address, lease = held
@@ -148,7 +193,7 @@ class _Desk:
                 f"{address} is held until {until} by pod {lease.pod}, which joined with another token",
                 claims,
             )
-        if any(root.not_valid_after_utc <= self._wall for root in self._office.signer.roots):
+        if self._root.not_valid_after_utc <= self._wall:
             raise Refused(Refusal.ROOT_ENDED, "the CA's root has ended", claims)
         ends = int((self._wall + self._office.life).timestamp())
         return claims, replace(
@@ -161,25 +206,27 @@ class _Desk:
         return self._tokens[token_id]
 
     def _sign(self, entitled_to: Mapping[int, JoinClaims]) -> None:
-        office = self._office
+        office, root = self._office, self._root
         # What was signed for a former state of the record is as good, where it says the same.
-        wanted = [pair for pair in entitled_to.items() if pair not in self._signed]
+        wanted = [pair for pair in entitled_to.items() if (*pair, root) not in self._signed]
 
         def sign(number: int, claims: JoinClaims) -> Sequence[x509.Certificate] | SignerError:
             try:
                 proven = self._asked[number].proven
                 approved = ApprovedRequest(proven.public_key, claims, proven.csr)
-                return office.signer.sign(for_pod(approved), self._wall, office.life)
+                return office.signer.sign(root, for_pod(approved), self._wall, office.life)
             except SignerError as error:
                 return error
 
         chains = office.side_by_side([_bind(sign, *pair) for pair in wanted])
-        self._signed.update(zip(wanted, chains, strict=True))
+        self._signed.update(
+            ((*pair, root), chain) for pair, chain in zip(wanted, chains, strict=True)
+        )
 
     def _record(self, before: Namespace, entitled_to: Mapping[int, JoinClaims]) -> Namespace:
         leases, joins = before.leases, before.joins
         for number, claims in entitled_to.items():
-            chain, one = self._signed[number, claims], self._asked[number]
+            chain, one = self._signed[number, claims, self._root], self._asked[number]
             if isinstance(chain, SignerError):
                 self._outcomes[number] = chain
                 continue
@@ -188,9 +235,7 @@ class _Desk:
                 joins = _count_join(one.by, key_hash(one.proven.public_key), now, self._wall)
             ends = int(chain[0].not_valid_after_utc.timestamp())
             leases = self._leases(leases, one, claims, f"{chain[0].serial_number:x}", ends)
-            roots = pems(self._office.signer.roots)
-            response = SignResponse(pems(chain), roots, self._wall.timestamp())
-            self._outcomes[number] = Issued(response, leases[-1])
+            self._outcomes[number] = _Granted(pems(chain), self._root, leases[-1])
         if leases is before.leases:
             return before
         return before.changed(self._wall.timestamp(), leases, joins)
@@ -198,9 +243,16 @@ class _Desk:
     def _leases(
         self, leases: Iterable[Lease], one: Asked, claims: JoinClaims, serial: str, ends: int
     ) -> tuple[Lease, ...]:
-        certified = Certified(serial, key_hash(one.proven.public_key), ends)
+        certified = Certified(
+            serial, key_hash(one.proven.public_key), ends, fingerprint(self._root)
+        )
         by_key = one.by.key if isinstance(one.by, Caller) else ""
         return lease_to(leases, claims, certified, self._wall.timestamp(), by_key)
+
+
+def _check(lease: Lease, revoked: Revoked) -> None:
+    serials = (lease.serial,)
+    check_not_revoked(revoked, lease.pod, lease.service_account, serials)
 
 
 def _count_join(

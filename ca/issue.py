@@ -15,12 +15,11 @@ claims. One that was made for a number of uses is spent after them.
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -133,11 +132,6 @@ def key_hash(key: EllipticCurvePublicKey) -> str:
     """Return SHA-256 of a key's SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7), hexadecimal."""
     encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).hexdigest()
-
-
-def pems(certificates: Iterable[x509.Certificate]) -> tuple[str, ...]:
-    """Return certificates as they travel."""
-    return tuple(c.public_bytes(Encoding.PEM).decode("ascii") for c in certificates)
 
 
 def text_of(seconds: int) -> str:

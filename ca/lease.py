@@ -15,11 +15,12 @@ RENEWABLE_SECONDS: Final = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What was issued: serial and SHA-256 of the public key, both hexadecimal; end in Unix seconds."""
+    """What was issued: serial, SHA-256 of the public key, fingerprint of its root, hexadecimal; end in Unix seconds."""
 
     serial: str
     key: str
     ends: int
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Lease:
     """Addresses held by a token until ``ends`` (Unix seconds).
 
     ``serial`` and ``key`` are of its latest certificate, as in `Certified`; ``previous`` is the key by which
-    that was asked for, empty where the token was used. ``renewals`` counts since then.
+    that was asked for, empty where the token was used. ``renewals`` counts since then. ``root`` is the fingerprint of
+    that which the latest certificate is under, ``bundle`` the hash of the bundle that the pod has acknowledged.
     """
 
     token_id: str
@@ -40,6 +42,8 @@ class Lease:
     previous: str = ""
     renewals: int = 0
     service_account: str = ""
+    root: str = ""
+    bundle: str = ""
 
 
 def live_leases(leases: Iterable[Lease], wall: float) -> tuple[Lease, ...]:
@@ -70,13 +74,14 @@ def lease_to(
     previous: str = "",
 ) -> tuple[Lease, ...]:
     """Return the leases still of use, with that of ``claims`` begun or renewed (by ``previous``) at the end."""
-    others, ends, renewals = [], issued.ends, 0
+    others, ends, renewals, bundle = [], issued.ends, 0, ""
     for lease in leases:
         if lease.token_id == claims.id:
             # An earlier certificate may end later: the CA's --ttl can have become shorter.
             ends = max(ends, lease.ends)
             if previous:  # what was asked for twice is one renewal
                 renewals = lease.renewals + (lease.key != issued.key)
+                bundle = lease.bundle
         elif wall <= lease.ends + RENEWABLE_SECONDS:
             others.append(lease)
     mine = Lease(
@@ -90,5 +95,7 @@ def lease_to(
         previous,
         renewals,
         claims.service_account,
+        issued.root,
+        bundle,
     )
     return (*others, mine)

@@ -2,16 +2,19 @@
 
 ::
 
-    envelope   {"payload": BASE64URL, "chain": [PEM, ...], "signature": BASE64URL}
-    payload    {"trust_domain", "namespace", "version", "issued", "next", "entries": [ENTRY, ...]}
+    envelope   {"payload": BASE64URL, "chain": [PEM, ...], "signature": BASE64URL, "trust": VOUCHED}
+    payload    {"trust_domain", "namespace", "version", "issued", "next", "entries": [ENTRY, ...],
+                "bundle": SHA256, "revoked": {"serials", "pods", "service_accounts"}}
     ENTRY      {"pod", "service_account", "addresses", "ends"}
 
 The signature (ECDSA with SHA-256, DER) is by the first certificate of the chain, a list signer's, over `CONTEXT`
-and the payload's very bytes: nothing is written anew before it is verified. Beside `ca.messages` this is what
-`proxy` sees; parsing is as strict, and raises `MessageError` alone.
+and the payload's very bytes: nothing is written anew before it is verified. With it travels the project's bundle of
+roots (`ca.trust_bundle`), for which roots vouch and no list signer; the payload names it by its hash. Beside
+`ca.messages` this is what `proxy` sees; parsing is as strict, and raises `MessageError` alone.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -29,6 +32,7 @@ from ca.messages import (
     read_texts,
     to_base64,
 )
+from ca.trust_bundle import Vouched, read_vouched
 from policy.identity import (
     MOST_ADDRESSES,
     IdentityError,
@@ -50,6 +54,25 @@ LAST_VERSION: Final = LAST_COUNT
 
 _LARGEST_SIGNATURE: Final = 80
 """Bytes of ECDSA P-256 in DER, and some."""
+
+
+MOST_REVOKED: Final = 4096
+"""Of each kind."""
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SERIAL: Final = re.compile(r"[1-9a-f][0-9a-f]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Who is withdrawn: certificates by serial (hexadecimal), pods and service accounts of the namespace by name."""
+
+    serials: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
+
+
+NOBODY: Final = Revoked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +101,8 @@ class Roster:
     issued: int
     next: int
     entries: tuple[RosterEntry, ...]
+    bundle: str
+    revoked: Revoked = NOBODY
 
     @property
     def age_key(self) -> tuple[int, int]:
@@ -87,11 +112,12 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A payload with its signature and the signer's chain (PEM, leaf first, without the root)."""
+    """A payload with its signature, the signer's chain (PEM, leaf first, without the root), and the bundle."""
 
     payload: bytes
     chain: tuple[str, ...]
     signature: bytes
+    trust: Vouched
 
 
 def encode_roster(roster: Roster) -> bytes:
@@ -113,6 +139,12 @@ def encode_roster(roster: Roster) -> bytes:
             }
             for entry in roster.entries
         ],
+        "bundle": roster.bundle,
+        "revoked": {
+            "serials": list(roster.revoked.serials),
+            "pods": list(roster.revoked.pods),
+            "service_accounts": list(roster.revoked.service_accounts),
+        },
     }
     return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -123,6 +155,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
         "payload": to_base64(envelope.payload),
         "chain": envelope.chain,
         "signature": to_base64(envelope.signature),
+        "trust": envelope.trust.to_json(),
     }
     encoded = json.dumps(fields, separators=(",", ":")).encode()
     if len(encoded) > LARGEST_ENVELOPE:
@@ -132,7 +165,8 @@ def encode_envelope(envelope: Envelope) -> bytes:
 
 def parse_envelope(data_untrusted: bytes) -> Envelope:
     """Return an envelope; nothing of it is verified, and its payload and certificates are of no known form yet."""
-    fields = read_object(data_untrusted, {"payload", "chain", "signature"}, LARGEST_ENVELOPE)
+    keys = {"payload", "chain", "signature", "trust"}
+    fields = read_object(data_untrusted, keys, LARGEST_ENVELOPE)
     signature = from_base64(read_text(fields, "signature"))
     if not 0 < len(signature) <= _LARGEST_SIGNATURE:
         raise MessageError(f"signature: 1 to {_LARGEST_SIGNATURE} bytes")
@@ -140,6 +174,7 @@ def parse_envelope(data_untrusted: bytes) -> Envelope:
         from_base64(read_text(fields, "payload")),
         read_texts(fields, "chain", MOST_CERTIFICATES),
         signature,
+        read_vouched(fields["trust"]),
     )
 
 
@@ -147,7 +182,7 @@ def parse_roster(payload_untrusted: bytes) -> Roster:
     """Return what a payload says; whose it is, and whether it is good now, is for the caller to judge."""
     fields = read_object(
         payload_untrusted,
-        {"trust_domain", "namespace", "version", "issued", "next", "entries"},
+        {"trust_domain", "namespace", "version", "issued", "next", "entries", "bundle", "revoked"},
         LARGEST_ENVELOPE,
     )
     entries = fields["entries"]
@@ -161,6 +196,8 @@ def parse_roster(payload_untrusted: bytes) -> Roster:
             _number(fields, "issued", LAST_SECOND),
             _number(fields, "next", LAST_SECOND),
             tuple(_entry(each) for each in entries),
+            _matching(fields["bundle"], "bundle", _SHA256),
+            _revoked(fields["revoked"]),
         )
     except IdentityError as error:
         raise MessageError(str(error)) from None
@@ -181,6 +218,28 @@ def _entry(value: object) -> RosterEntry:
         _addresses(read_texts(value, "addresses", MOST_ADDRESSES)),
         _number(value, "ends", LAST_SECOND),
     )
+
+
+def _revoked(value: object) -> Revoked:
+    if not isinstance(value, dict) or value.keys() != {"serials", "pods", "service_accounts"}:
+        raise MessageError("revoked: an object of pods, serials, service_accounts")
+    for name, listed in value.items():
+        if not isinstance(listed, list) or len(listed) > MOST_REVOKED:
+            raise MessageError(f"{name}: a list of at most {MOST_REVOKED}")
+    return Revoked(
+        tuple(_matching(one, "serials", _SERIAL) for one in value["serials"]),
+        tuple(check_pod_name(read_text({"pods": one}, "pods")) for one in value["pods"]),
+        tuple(
+            check_service_account(read_text({"service_accounts": one}, "service_accounts"))
+            for one in value["service_accounts"]
+        ),
+    )
+
+
+def _matching(value: object, name: str, pattern: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise MessageError(f"{name}: {pattern.pattern}")
+    return value
 
 
 # The greater part of reading a roster, of which the next differs by a pod or two.

@@ -28,6 +28,9 @@ Address = IPv4Address | IPv6Address
 LARGEST_BODY: Final = 16 * 1024
 """Bytes of any body: a chain of P-256 certificates takes 1 to 3 KB."""
 
+LARGEST_ANSWER: Final = 64 * 1024
+"""Bytes of what the CA answers: a bundle of four roots, vouched for by each, takes 20 KB."""
+
 MOST_CERTIFICATES: Final = 8
 
 _TOKEN: Final = re.compile(r"tct1\.([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})")
@@ -77,10 +80,10 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class SignResponse:
-    """What was issued: PEM, leaf first, without roots; the roots; the CA's clock in Unix seconds."""
+    """What was issued: PEM, leaf first, without roots; the roots as `ca.trust_bundle`; the CA's Unix time."""
 
     chain: tuple[str, ...]
-    roots: tuple[str, ...]
+    trust: dict[str, object]
     time: float
 
 
@@ -182,6 +185,11 @@ def root_fingerprint(certificate_der: bytes) -> str:
     return f"sha256:{hashlib.sha256(certificate_der).hexdigest()}"
 
 
+def root_host(fingerprint: str) -> str:
+    """Return the server name by which a client asks the CA for its certificate under this root (hexadecimal)."""
+    return f"{fingerprint[:32]}.root.tencrypt.invalid"
+
+
 def parse_fingerprint(text_untrusted: str) -> str:
     """Return a fingerprint in that form; colons between bytes, upper case and a missing prefix are understood."""
     digits = text_untrusted.strip().lower().removeprefix("sha256:").replace(":", "")
@@ -201,13 +209,15 @@ def parse_sign_request(data_untrusted: bytes) -> SignRequest:
 
 
 def parse_sign_response(data_untrusted: bytes) -> SignResponse:
-    """Return a response; its certificates are text of no known form yet."""
-    fields = read_object(data_untrusted, {"chain", "roots", "time"})
-    time = fields["time"]
+    """Return a response; its certificates are text of no known form yet, and its trust an object of none."""
+    fields = read_object(data_untrusted, {"chain", "trust", "time"}, LARGEST_ANSWER)
+    time, trust = fields["time"], fields["trust"]
+    if not isinstance(trust, dict):
+        raise MessageError("trust: an object")
     if not isinstance(time, int | float) or isinstance(time, bool) or not 0 < time < LAST_SECOND:
         raise MessageError("time: Unix seconds")
     chain = read_texts(fields, "chain", MOST_CERTIFICATES)
-    return SignResponse(chain, read_texts(fields, "roots", MOST_CERTIFICATES), float(time))
+    return SignResponse(chain, trust, float(time))
 
 
 def parse_bundle(data_untrusted: bytes) -> Bundle:

@@ -25,13 +25,16 @@ _SKEW: Final = 60
 class Namespace:
     """At most one lease a token; those ended within a day are among them.
 
-    ``version`` is the roster's; on it are the leases that end at ``swept`` (Unix seconds) or later. ``joins`` says for
+    ``version`` is the roster's; on it are the leases that end at ``swept`` (Unix seconds) or later, and it includes the
+    bundle and the revocations of these digests. ``joins`` says for
     each token of few uses how many are over, and when the token ends.
     """
 
     leases: tuple[Lease, ...] = ()
     version: int = 0
     swept: int = 0
+    bundle: str = ""
+    revoked: str = ""
     joins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def entries(self) -> tuple[RosterEntry, ...]:
@@ -87,6 +90,8 @@ def to_json(namespace: Namespace) -> JsonObject:
         "leases": leases,
         "version": namespace.version,
         "swept": namespace.swept,
+        "bundle": namespace.bundle,
+        "revoked": namespace.revoked,
         "joins": {token: list(counted) for token, counted in namespace.joins.items()},
     }
 
@@ -111,6 +116,8 @@ def _namespace(content: JsonObject) -> Namespace:
         tuple(map(_lease, leases)),
         read_count(content, "version"),
         read_count(content, "swept"),
+        read_text(content, "bundle"),
+        read_text(content, "revoked"),
         {str(token): _counted(counted) for token, counted in joins.items()},
     )
 
@@ -135,4 +142,6 @@ def _lease(value: object) -> Lease:
         read_text(value, "previous"),
         read_count(value, "renewals"),
         check_service_account(read_text(value, "service_account")),
+        read_text(value, "root"),
+        read_text(value, "bundle"),
     )

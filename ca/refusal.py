@@ -38,6 +38,8 @@ class Refusal(StrEnum):
     """The caller's certificate ended more than a day ago."""
     SUPERSEDED = "superseded"
     """The caller's key is neither that of its pod's latest certificate nor the one before."""
+    REVOKED = "revoked"
+    """The pod, its identity or the certificate was withdrawn by the CA's owner."""
     WITHDRAWN = "withdrawn"
     """The join token by which the caller once came was deleted."""
     KEY_REUSED = "key_reused"

@@ -3,15 +3,15 @@
 It is signed anew each minute, with the ends of certificates as they are then; its version is the record's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca.facts import Facts
 from ca.lists import (
     CONTEXT,
     Envelope,
@@ -20,7 +20,9 @@ from ca.lists import (
     encode_roster,
 )
 from ca.namespace import Namespace
-from ca.signer import Signer, for_lists, make_csr
+from ca.revocations import digest
+from ca.signer import Signer, for_lists, make_csr, pems
+from ca.trust_bundle import Vouched
 
 SIGNER_LIFE: Final = timedelta(hours=24)
 """Life of the list signer's certificate, whose key is replaced at half of it."""
@@ -43,11 +45,12 @@ class SignedRoster:
 class ListSigner:
     """A key in memory that signs lists, and its certificate."""
 
-    def __init__(self, signer: Signer, wall: datetime) -> None:
-        """Make a key, and have it certified for `SIGNER_LIFE`; raises `SignerError`."""
+    def __init__(self, signer: Signer, root: x509.Certificate, wall: datetime) -> None:
+        """Make a key, and have it certified under ``root`` for `SIGNER_LIFE`; raises `SignerError`."""
+        self.root = root
         self._key = ec.generate_private_key(ec.SECP256R1())
         wanted = for_lists(self._key.public_key(), signer.trust_domain, make_csr(self._key))
-        self._chain = signer.sign(wanted, wall, SIGNER_LIFE)
+        self._chain = signer.sign(root, wanted, wall, SIGNER_LIFE)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -59,11 +62,11 @@ class ListSigner:
         begins, ends = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
         return begins <= wall < begins + (ends - begins) / 2
 
-    def sign(self, payload: bytes) -> bytes:
-        """Return the payload's envelope; raises `ca.messages.MessageError` where it is too large."""
-        chain = tuple(one.public_bytes(Encoding.PEM).decode("ascii") for one in self._chain)
+    def sign(self, payload: bytes, trust: Vouched) -> bytes:
+        """Return the payload's envelope, a bundle beside it; raises `ca.messages.MessageError` where too large."""
+        chain = pems(self._chain)
         signature = self._key.sign(CONTEXT + payload, ec.ECDSA(hashes.SHA256()))
-        return encode_envelope(Envelope(payload, chain, signature))
+        return encode_envelope(Envelope(payload, chain, signature, trust))
 
 
 class Rosters:
@@ -92,9 +95,10 @@ class Rosters:
         """Return what was signed last, if anything."""
         return self._latest.get(namespace)
 
-    def due(self, namespace: str, record: Namespace, wall: datetime) -> Namespace:
-        """Return what is to be on record before it is signed: as a rule what is.
+    def due(self, namespace: str, record: Namespace, facts: Facts, wall: datetime) -> Namespace:
+        """Return what is to be on record before it is signed: as a rule what is. ``facts`` were read after ``record``.
 
+        What forbids is taken in with a version of its own: so no server that has read earlier takes it out again.
         Pods would not take its roster after an older copy of the record came back, or where the clock was set back (of
         one version they take what was signed later): its version rises.
         """
@@ -103,12 +107,16 @@ class Rosters:
             is_stale = record.version == 0 or record.version > (now + _SKEW) * 1000
         else:
             is_stale = record.version < latest.roster.version + (latest.roster.issued > now)
+        taken = facts.trust.hash, digest(facts.revoked_in(namespace))
+        if (record.bundle, record.revoked) != taken:
+            bundle, revoked = taken
+            is_stale, record = True, replace(record.changed(now), bundle=bundle, revoked=revoked)
         if is_stale:
             return record.raised(now, latest.roster.version if latest else 0)
         return record.changed(now) if record.is_due(now) else record
 
-    def sign(self, namespace: str, record: Namespace, wall: datetime) -> SignedRoster:
-        """Sign the roster of what is on record.
+    def sign(self, namespace: str, record: Namespace, facts: Facts, wall: datetime) -> SignedRoster:
+        """Sign the roster of what is on record, and of the facts that it has taken in.
 
         Raises `SignerError`, and `ca.messages.MessageError` where it would be too large: the latest stays what it was.
         """
@@ -120,9 +128,13 @@ class Rosters:
             issued,
             issued + max(1, int(self.use.total_seconds())),
             record.entries(),
+            facts.trust.hash,
+            facts.revoked_in(namespace),
         )
-        if self._signer is None or not self._signer.is_fresh(wall):
-            self._signer = ListSigner(self._certifier, wall)
-        signed = SignedRoster(roster, self._signer.sign(encode_roster(roster)))
+        signer = self._signer
+        if signer is None or not signer.is_fresh(wall) or signer.root != facts.active:
+            signer = self._signer = ListSigner(self._certifier, facts.active, wall)
+        envelope = signer.sign(encode_roster(roster), facts.trust.vouched)
+        signed = SignedRoster(roster, envelope)
         self._latest[namespace] = signed
         return signed

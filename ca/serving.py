@@ -31,8 +31,7 @@ async def until_signal(service: Service, host: Address, port: int) -> None:
 async def _serve(
     service: Service, host: Address, port: int, is_ready: asyncio.Event, stop: asyncio.Event
 ) -> None:
-    async with server.serve(service, host, port) as bound:
-        root = service.signer.roots[0]
+    async with server.serve(service, host, port) as (bound, root):
         where = f"https://{f'[{host}]' if host.version == 6 else host}:{bound}"
         fingerprint = root_fingerprint(root.public_bytes(Encoding.DER))
         whose = service.signer.trust_domain

@@ -1,4 +1,4 @@
-"""What the CA has certified, and by whom: three kinds of certificate, and a judgement of what a signer gave.
+"""What the CA has certified, and by whom: four kinds of certificate, and a judgement of what a signer gave.
 
 A signer may be another program, run by other people: what it gives is a stranger's until `check_signed` has seen it.
 """
@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from ca.messages import Address
 from ca.profile import ApprovedRequest
+from ca.trust_bundle import statement_uri
 from policy.certificate import UNREADABLE
 from policy.identity import ca_uri, lists_uri, pod_dns_name
 
@@ -49,6 +50,7 @@ class Kind(StrEnum):
     POD = "pod"
     SERVER = "server"
     LISTS = "lists"
+    STATEMENT = "statement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,10 @@ class Signer(Protocol):
     def trust_domain(self) -> str:
         """Whose certificates it signs."""
 
-    @property
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        """The project's roots."""
-
-    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
-        """Return the chain, leaf first, without the root; raises `SignerError`."""
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
+        """Return a chain under ``root``, leaf first, without that; raises `SignerError`."""
 
 
 def for_pod(approved: ApprovedRequest) -> Wanted:
@@ -122,6 +122,18 @@ def for_lists(public_key: EllipticCurvePublicKey, trust_domain: str, csr: str = 
     return Wanted(Kind.LISTS, public_key, csr, lists_uri(trust_domain))
 
 
+def for_statement(
+    public_key: EllipticCurvePublicKey, trust_domain: str, bundle_hash: str, csr: str = ""
+) -> Wanted:
+    """Return that by which a root vouches for a bundle (`ca.trust_bundle`); no end of TLS, too."""
+    return Wanted(Kind.STATEMENT, public_key, csr, statement_uri(trust_domain, bundle_hash))
+
+
+def pems(certificates: Iterable[x509.Certificate]) -> tuple[str, ...]:
+    """Return certificates as they travel."""
+    return tuple(c.public_bytes(Encoding.PEM).decode("ascii") for c in certificates)
+
+
 def make_csr(key: EllipticCurvePrivateKey) -> str:
     """Return a CSR in PEM that asks for nothing and proves the key (RFC 2986)."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
@@ -131,14 +143,14 @@ def make_csr(key: EllipticCurvePrivateKey) -> str:
 def check_signed(
     wanted: Wanted,
     chain_untrusted: Sequence[x509.Certificate],
-    roots: Iterable[x509.Certificate],
+    root: x509.Certificate,
     wall: datetime,
     life: timedelta,
 ) -> None:
     """Raise `SignerError`, which names the field, where a chain is not to the letter what was wanted.
 
     It shall be good at ``wall``, and for ``life`` from `BACKDATED` after its beginning, by the signer's clock, or until
-    an issuer ends. That the roots are good now is not looked at.
+    an issuer ends. That ``root``, at which it must end, is good now is not looked at.
     """
     if not 1 <= len(chain_untrusted) <= LONGEST_CHAIN:
         raise SignerError(f"chain: {len(chain_untrusted)} certificates")
@@ -146,7 +158,7 @@ def check_signed(
         _check_leaf(wanted, chain_untrusted[0])
     except UNREADABLE as error:
         raise SignerError(f"certificate: {error}") from None
-    root = _check_chain(chain_untrusted, roots)
+    _check_chain(chain_untrusted, root)
     _check_times(chain_untrusted[0], wall, life, [*chain_untrusted[1:], root])
 
 
@@ -189,16 +201,12 @@ def _check_use(wanted: Wanted, extensions: x509.Extensions) -> None:
         )
 
 
-def _check_chain(
-    chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate]
-) -> x509.Certificate:
+def _check_chain(chain: Sequence[x509.Certificate], root: x509.Certificate) -> None:
     for lower, upper in pairwise(chain):
         if not _is_issued_by(lower, upper):
             raise SignerError("chain: a certificate is not signed by the next")
-    root = next((root for root in roots if _is_issued_by(chain[-1], root)), None)
-    if root is None:
-        raise SignerError("chain: it ends at no root of the project")
-    return root
+    if not _is_issued_by(chain[-1], root):
+        raise SignerError("chain: it does not end at the root that shall sign")
 
 
 def _check_times(

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -87,17 +87,25 @@ def _with_vault(
     return NOT_SO if lines else FINE
 
 
-def prepare(directory: Path, config: str | None) -> "tuple[str, x509.Certificate]":
-    """Make the directory of a CA whose key is Vault's; return its trust domain and root.
+def prepare(directory: Path, config: str | None, wall: datetime) -> "tuple[str, x509.Certificate]":
+    """Make the directory of a CA whose key and state are Vault's; return its trust domain and the root to pin.
 
-    Raises `SettingsError`, `DirectoryError` and `SignerError`.
+    The first of the CA's servers begins the bundle of roots with the engine's default issuer. Raises `SettingsError`,
+    `DirectoryError`, `SignerError` and `StateError`.
     """
-    from ca.drivers import file_backend, vault_signer
+    from ca.drivers import file_backend
+    from ca.drivers.vault_documents import VaultDocuments
+    from ca.drivers.vault_signer import VaultSigner, read_issuer
+    from ca.trust import BUNDLE, begin, read_trust
     from ca.vault_settings import to_text
 
     settings = load(config)
-    signer = vault_signer.open_signer(connect(settings), settings)
-    root = signer.roots[0]
+    vault = connect(settings, _token())
+    documents = VaultDocuments(vault, settings.kv_mount)
+    if documents.state(BUNDLE) is None:
+        root = read_issuer(vault, settings.pki_mount, "default")[-1]
+        begin(documents, VaultSigner(vault, settings), root, wall)
+    root = read_trust(documents).bundle.active
     file_backend.create_for_vault(directory, settings.trust_domain, to_text(settings), root)
     return settings.trust_domain, root
 
@@ -111,8 +119,8 @@ class Opened:
     keep: Callable[[], None]
 
 
-def open_ca(config: Path, root: "x509.Certificate") -> Opened:
-    """Return the CA of which ``config`` is the Vault, signing under ``root``."""
+def open_ca(config: Path) -> Opened:
+    """Return the CA of which ``config`` is the Vault."""
     from ca.drivers.vault_documents import VaultDocuments
     from ca.drivers.vault_signer import VaultSigner
     from ca.vault_settings import Auth
@@ -123,7 +131,7 @@ def open_ca(config: Path, root: "x509.Certificate") -> Opened:
         print(f"tencrypt: ca serve: {config}: {warning}", file=sys.stderr)
     vault = connect(settings)
     documents = VaultDocuments(vault, settings.kv_mount)
-    return Opened(VaultSigner(vault, settings, (root,)), documents, vault.keep)
+    return Opened(VaultSigner(vault, settings), documents, vault.keep)
 
 
 def open_documents(config: Path) -> "Documents":

@@ -14,7 +14,10 @@ from datetime import timedelta
 from typing import Final
 
 from ca.documents import NAMESPACES, TOKENS, namespace_name
+from ca.revocations import REVOCATIONS
 from ca.signer import Kind
+from ca.trust import BUNDLE
+from ca.trust_bundle import statement_uri
 from ca.vault_settings import VaultSettings
 from policy.identity import ca_uri, lists_uri
 
@@ -93,14 +96,7 @@ def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
             {"max_versions": 2, "cas_required": True},
             "no write without compare-and-swap",
         ),
-        tuple(
-            Step(
-                f"{kv}/data/{namespace_name(namespace)}",
-                {},
-                "the record of a namespace: from now on its absence is damage",
-            )
-            for namespace in settings.namespaces
-        ),
+        tuple(_documents(settings)),
         (
             Step(
                 f"sys/policies/acl/{POLICY}",
@@ -109,11 +105,19 @@ def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
             ),
             Step(
                 f"sys/policies/acl/{OPERATOR}",
-                {"policy": _operators_policy(kv)},
-                "what its owner may do by `tencrypt ca token` and `show`",
+                {"policy": _operators_policy(mount, kv)},
+                "what its owner may do: tokens, rotation of roots, revocation",
             ),
         ),
     )
+
+
+def _documents(settings: VaultSettings) -> Iterator[Step]:
+    kv = settings.kv_mount
+    for namespace in settings.namespaces:
+        why = "the record of a namespace: from now on its absence is damage"
+        yield Step(f"{kv}/data/{namespace_name(namespace)}", {}, why)
+    yield Step(f"{kv}/data/{REVOCATIONS}", {}, "who is withdrawn: nobody yet")
 
 
 def _roles(settings: VaultSettings, life: timedelta) -> Iterator[Step]:
@@ -139,10 +143,19 @@ def _roles(settings: VaultSettings, life: timedelta) -> Iterator[Step]:
         "allowed_uri_sans": [lists_uri(trust_domain)],
         "max_ttl": _seconds(LONGEST_SERVICE),
     }
+    statements: Fields = {
+        "allowed_uri_sans": [statement_uri(trust_domain, "*")],
+        "max_ttl": _seconds(LONGEST_SERVICE),
+    }
     for kind, own, why in (
         (Kind.POD, pods, "pods' certificates (X.509-SVID)"),
         (Kind.SERVER, server, "the certificate of `tencrypt ca serve` itself"),
         (Kind.LISTS, lists, "the key that signs rosters: no end of TLS"),
+        (
+            Kind.STATEMENT,
+            statements,
+            "a root's word on a bundle of roots: for the owner's hands, not the server's",
+        ),
     ):
         yield Step(f"{settings.pki_mount}/roles/{ROLES[kind]}", _COMMON | own, why)
 
@@ -179,24 +192,38 @@ _ASKED: Final = ("csr", "uri_sans", "alt_names", "ip_sans", "exclude_cn_from_san
 
 
 def _policy(mount: str, kv: str) -> str:
-    asked = ", ".join(f'"{name}" = []' for name in _ASKED)
-    sign = "".join(
-        f'path "{mount}/sign/{role}" {{\n  capabilities = ["update"]\n'
-        f"  allowed_parameters = {{ {asked} }}\n}}\n"
-        for role in ROLES.values()
-    )
     return (
-        f"{sign}"
+        f"{_signing(mount, Kind.POD, Kind.SERVER, Kind.LISTS)}"
         f"{_path(f'{kv}/data/{NAMESPACES}/+', 'read', 'update')}"
         f"{_path(f'{kv}/metadata/{NAMESPACES}/+', 'read')}"
         f"{_path(f'{kv}/data/{TOKENS}/+', 'read')}"
+        f"{_path(f'{kv}/data/{BUNDLE}', 'read')}"
+        f"{_path(f'{kv}/metadata/{BUNDLE}', 'read')}"
+        f"{_path(f'{kv}/data/{REVOCATIONS}', 'read')}"
+        f"{_path(f'{kv}/metadata/{REVOCATIONS}', 'read')}"
         'path "auth/token/lookup-self" { capabilities = ["read"] }\n'
         'path "auth/token/renew-self" { capabilities = ["update"] }\n'
     )
 
 
-def _operators_policy(kv: str) -> str:
+def _signing(mount: str, *kinds: Kind) -> str:
+    # Whatever a role asks for, and under whichever root: which one signs stands in the bundle.
+    asked = ", ".join(f'"{name}" = []' for name in _ASKED)
+    return "".join(
+        f'path "{mount}/issuer/+/sign/{ROLES[kind]}" {{\n  capabilities = ["update"]\n'
+        f"  allowed_parameters = {{ {asked} }}\n}}\n"
+        for kind in kinds
+    )
+
+
+def _operators_policy(mount: str, kv: str) -> str:
     return (
+        f"{_signing(mount, Kind.STATEMENT)}"
+        f"{_path(f'{kv}/data/{BUNDLE}', 'create', 'update', 'read')}"
+        f"{_path(f'{kv}/metadata/{BUNDLE}', 'read')}"
+        f"{_path(f'{kv}/data/{REVOCATIONS}', 'update', 'read')}"
+        f"{_path(f'{mount}/root/generate/internal', 'update')}"
+        f"{_path(f'{mount}/issuer/+', 'read', 'update')}"
         f"{_path(f'{kv}/data/{NAMESPACES}/+', 'read')}"
         f"{_path(f'{kv}/metadata/{NAMESPACES}', 'list')}"
         f"{_path(f'{kv}/data/{TOKENS}/+', 'create', 'update', 'read')}"

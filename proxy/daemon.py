@@ -210,8 +210,14 @@ class _Daemon:
         )
         pump, outbound = path.pump, path.outbound
 
-        if settings.project.roster:
-            self._rosters = Rosters(enrolment, table, project, self._drops, pump.settle)
+        self._rosters = rosters = Rosters(
+            enrolment,
+            table,
+            project,
+            self._drops,
+            pump.settle,
+            is_membership=settings.project.roster,
+        )
 
         def adopt(credential: Credential, wall_offset: float) -> None:
             table.wall_offset = wall_offset
@@ -251,9 +257,8 @@ class _Daemon:
                 tasks.create_task(self._tell_drops()),
                 tasks.create_task(enrolment.keep(adopt)),
                 tasks.create_task(verifier.answer()),
+                tasks.create_task(rosters.keep()),
             ]
-            if self._rosters is not None:
-                others.append(tasks.create_task(self._rosters.keep()))
             self._channel.say(b"ready")
             logs.event(
                 "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu

@@ -35,6 +35,7 @@ class Drop(StrEnum):
     TLS_PARAMETERS = "tls_parameters"  # version, ALPN, suite or key-exchange group
     NO_CERTIFICATE = "no_certificate"
     UNTRUSTED = "untrusted"  # the chain ends in no root of ours
+    LIST_STALE = "list_stale"  # nobody has told us for too long who is withdrawn: ours to mend
     REVOKED = "revoked"  # the certificate, its issuer or the pod was withdrawn
     CERTIFICATE_TIME = "certificate_time"  # expired, or not valid yet
     CERTIFICATE_PROFILE = "certificate_profile"  # not a pod's certificate
@@ -46,6 +47,7 @@ class Drop(StrEnum):
     ROSTER = (
         "roster"  # a signed list that is not our project's, not the CA's, over, or older than ours
     )
+    BUNDLE = "bundle"  # roots for which no root of ours vouches, or of another project
     GENERATION = "generation"  # DONE without a choice, or one that would exhaust the numbers
     # Inner packets.
     PACKET_MALFORMED = "packet_malformed"  # not a whole IPv4 or IPv6 packet

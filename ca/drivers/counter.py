@@ -9,6 +9,7 @@ from ca.documents import StateError
 from ca.drivers.service import Service
 from ca.grant import Asked, Outcome, grant
 from ca.issue import Issued
+from ca.signer import SignerError
 
 LARGEST_BATCH: Final = 64
 """Requests that share a write: they wait for the last signature among them."""
@@ -64,7 +65,7 @@ class Counter:
             for (_, answer), outcome in zip(batch, outcomes, strict=True):
                 if not answer.done():
                     answer.set_result(outcome)
-        except StateError as error:
+        except (StateError, SignerError) as error:
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(error)

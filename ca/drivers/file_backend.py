@@ -10,6 +10,7 @@
       root.pem        0600   the root; made last, so a directory without it is none
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
+      bundle.json            the project's roots (`ca.trust`), and revocations.json who is withdrawn
       namespaces/NS.json     who holds which addresses until when, and the roster's version (`ca.namespace`)
 
 Every file appears whole or not at all: written beside its place, synced, renamed.
@@ -32,8 +33,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.certificates import Issuer, KeySigner, make_root, trust_domain_of
 from ca.documents import NAMESPACES, TOKENS
-from ca.drivers.file_documents import DirectoryError, write_whole
+from ca.drivers.file_documents import DirectoryError, FileDocuments, write_whole
 from ca.keyfile import decrypt_key, encrypt_key
+from ca.revocations import REVOCATIONS
+from ca.trust import BUNDLE, begin
 from policy.identity import check_trust_domain
 
 _ROOT: Final = "root.pem"
@@ -41,8 +44,8 @@ _KEY: Final = "root.key"
 _VAULT: Final = "vault.toml"
 _ISSUER: Final = "issuer.pem"
 _CA: Final = "ca.json"
-FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, _ROOT)
-"""Those beside the documents."""
+FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, f"{BUNDLE}.json", f"{REVOCATIONS}.json", _ROOT)
+"""Those that lie in the directory itself."""
 
 FOLDERS: Final = (TOKENS, NAMESPACES)
 
@@ -56,12 +59,12 @@ def create(
     """
     key = ec.generate_private_key(ec.SECP256R1())
     root = make_root(key, trust_domain, wall, life)
-    create_for_issuer(directory, trust_domain, passphrase, Issuer(root, key))
+    create_for_issuer(directory, trust_domain, passphrase, Issuer(root, key), wall)
     return root
 
 
 def create_for_issuer(
-    directory: Path, trust_domain: str, passphrase: bytes, issuer: Issuer
+    directory: Path, trust_domain: str, passphrase: bytes, issuer: Issuer, wall: datetime
 ) -> None:
     """Make a CA that signs as an issuer in a directory that is not there or empty; as `create`."""
     files = {
@@ -70,7 +73,9 @@ def create_for_issuer(
     }
     if issuer.between:
         files[_ISSUER] = b"".join(one.public_bytes(Encoding.PEM) for one in issuer.between)
-    _fill(directory, files, issuer.root)
+    signer = KeySigner(issuer, trust_domain)
+    with _filling(directory, files, issuer.root):
+        begin(FileDocuments(directory), signer, issuer.root, wall)
 
 
 def create_for_vault(
@@ -80,20 +85,25 @@ def create_for_vault(
 
     ``settings`` is the text of its `ca.vault_settings`, ``root`` the one that Vault signs under.
     """
-    _fill(directory, {_VAULT: settings.encode(), _CA: _ca_file(trust_domain)}, root)
+    files = {_VAULT: settings.encode(), _CA: _ca_file(trust_domain)}
+    with _filling(directory, files, root):
+        pass
 
 
 def _ca_file(trust_domain: str) -> bytes:
     return json.dumps({"trust_domain": trust_domain}).encode() + b"\n"
 
 
-def _fill(directory: Path, files: Mapping[str, bytes], root: x509.Certificate) -> None:
+@contextlib.contextmanager
+def _filling(directory: Path, files: Mapping[str, bytes], root: x509.Certificate) -> Iterator[None]:
+    """Make a CA's directory of these files and what the body writes."""
     try:
         with fresh_directory(directory):
             for folder in FOLDERS:
                 (directory / folder).mkdir(mode=0o700)
             for name, content in files.items():
                 write_whole(directory / name, content)
+            yield
             write_whole(directory / _ROOT, root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise DirectoryError(f"{directory}: {error.strerror}") from None

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import re
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from ca.documents import StateAwayError, StateError, namespace_name
+from ca.drivers.acknowledged import Acknowledgements
 from ca.drivers.answers import (
     away_answer,
     busy_answer,
@@ -29,14 +29,17 @@ from ca.drivers.answers import (
     who,
     who_calls,
 )
-from ca.drivers.service import Service
+from ca.drivers.service import FAR_LOOK_SECONDS, LOOK_SECONDS, Service
+from ca.facts import Facts
 from ca.lists import Roster
 from ca.messages import MessageError
 from ca.namespace import Namespace
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller, identify, require_lease, require_live
+from ca.revocations import REVOCATIONS, check_not_revoked
 from ca.roster import Rosters, SignedRoster
 from ca.signer import SignerError
+from ca.trust import Trust
 
 HOLD_SECONDS: Final = 25.0
 """Below the half minute after which middle boxes begin to drop idle connections."""
@@ -44,14 +47,15 @@ HOLD_SECONDS: Final = 25.0
 RESIGN_SECONDS: Final = 60.0
 PACE: Final = 1.0
 
-LOOK_SECONDS: Final = 0.5
-FAR_LOOK_SECONDS: Final = 2.0
-"""Between two looks whether another server, or the CA's owner, has changed a record: at hand, and over a network."""
 
 MOST_HELD: Final = 4096
 """Requests that wait, one a pod."""
 
-_NUMBER: Final = re.compile(r"[0-9]{1,19}")
+_FORMS: Final = {
+    "after": re.compile(r"[0-9]{1,19}"),
+    "issued": re.compile(r"[0-9]{1,19}"),
+    "bundle": re.compile(r"[0-9a-f]{64}"),
+}
 
 _FAILURES: Final = (StateError, SignerError, MessageError)
 
@@ -72,6 +76,10 @@ class RosterDesk:
         """As they were last read: whom they name may ask."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._suspect: set[str] = set()
+        self._acknowledged = Acknowledgements(service)
+        self._hash = ""
+        """The bundle's, by which a poll is judged to acknowledge it."""
+        self._states: dict[str, object] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -79,13 +87,22 @@ class RosterDesk:
         """Sign each minute from now on, more often where rosters may be used for a few minutes only, and on news."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._sign_again()), loop.create_task(self._look_again())]
+        self._acknowledged.start()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Sign no more, and let go of whoever waits."""
         for task in self._tasks:
             task.cancel()
         for pod in list(self._held):
             self._let_go(pod)
+        await self._acknowledged.close()
+
+    def trust_changed(self, trust: Trust) -> None:
+        """Note that another bundle is in force."""
+        self._hash = trust.hash
+        self._states.clear()
+        self._suspect |= set(self._rosters.namespaces)
+        self._news.set()
 
     def changed(self, namespace: str) -> None:
         """Note that a record has changed: what differs is signed now, or as soon as `PACE` allows."""
@@ -98,6 +115,9 @@ class RosterDesk:
         try:
             caller = await self._judge(request, fields)
             asked = _parse_query(request)
+            if asked.bundle and asked.bundle == self._hash:
+                record = self._records[caller.identity.namespace]
+                self._acknowledged.hear(caller, record, asked.bundle)
         except Refused as refused:
             fields |= who(refused.claims) | {"reason": refused.reason, "message": refused.message}
             self._service.audit("refused", fields)
@@ -118,6 +138,10 @@ class RosterDesk:
             require_lease(caller, self._records[namespace].leases)
         except (KeyError, Refused):  # nobody is refused by what we remember
             require_lease(caller, (await self._read(namespace)).leases)
+        latest = self._rosters.latest(namespace)
+        if latest is not None:
+            account = caller.identity.service_account
+            check_not_revoked(latest.roster.revoked, caller.pod, account, (caller.serial,))
         return caller
 
     async def _read(self, namespace: str) -> Namespace:
@@ -165,33 +189,42 @@ class RosterDesk:
                 await self._sign(namespace)
 
     async def _look_again(self) -> None:
-        """Sign what has changed, by our own grants at once, by another's when it is seen."""
-        service = self._service
-        pause = LOOK_SECONDS if service.keep is None else FAR_LOOK_SECONDS
-        states: dict[str, object] = {}
+        """Sign what has changed, by our own grants at once, by another's or the owner's when it is seen."""
+        pause = LOOK_SECONDS if self._service.keep is None else FAR_LOOK_SECONDS
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), pause)
             self._news.clear()
             is_paced = bool(self._suspect)
+            try:
+                revoked = await self._state(REVOCATIONS), await self._crl()
+            except (StateError, SignerError):
+                continue  # the signer's watch and each request tell of it
             for namespace in self._rosters.namespaces:
                 try:
-                    state = await service.work(
-                        partial(service.documents.state, namespace_name(namespace))
-                    )
-                    if state != states.get(namespace):
-                        await self._look(namespace)
-                        states[namespace] = state
+                    state = await self._state(namespace_name(namespace)), self._hash, revoked
+                    if state != self._states.get(namespace):
+                        await self._look(namespace, state)
                 except StateError as error:
                     self._failed(namespace, error)
             if is_paced:
                 self._suspect.clear()
                 await asyncio.sleep(PACE)
 
-    async def _look(self, namespace: str) -> None:
-        record, latest = await self._read(namespace), self._rosters.latest(namespace)
-        if latest is not None and record.version != latest.roster.version:
+    async def _state(self, name: str) -> object:
+        service = self._service
+        return await service.work(lambda: service.documents.state(name))
+
+    async def _crl(self) -> frozenset[str]:
+        return await self._service.work(self._service.read_crl)
+
+    async def _look(self, namespace: str, state: tuple[object, ...]) -> None:
+        former, latest = self._states.get(namespace), self._rosters.latest(namespace)
+        record = await self._read(namespace)
+        forbids_anew = not isinstance(former, tuple) or former[1:] != state[1:]
+        if latest is None or forbids_anew or record.version != latest.roster.version:
             await self._sign(namespace)
+        self._states[namespace] = state
 
     async def _sign(self, namespace: str, *, is_first: bool = False) -> SignedRoster | None:
         """Sign a namespace's roster and answer who waits for it; None where that failed, which was audited."""
@@ -217,11 +250,16 @@ class RosterDesk:
         service, rosters = self._service, self._rosters
         wall = service.wall()
 
-        _, record = service.office.change(
-            namespace, lambda found: rosters.due(namespace, found, wall)
-        )
+        office = service.office
+        read: list[Facts] = []
+
+        def due(found: Namespace) -> Namespace:
+            read[:] = [office.facts()]  # after the record
+            return rosters.due(namespace, found, read[0], wall)
+
+        _, record = office.change(namespace, due)
         self._records[namespace] = record
-        return rosters.sign(namespace, record, wall)
+        return rosters.sign(namespace, record, read[0], wall)
 
     def _failed(self, namespace: str, error: Exception) -> None:
         self._service.audit("failed", {"roster": namespace, "message": str(error)})
@@ -233,6 +271,7 @@ class _Asked:
 
     version: int
     issued: int | None
+    bundle: str = ""
 
     def is_answered_by(self, roster: Roster) -> bool:
         if self.issued is None:
@@ -250,11 +289,14 @@ class _Held:
 
 def _parse_query(request: web.Request) -> _Asked:
     """Return what the caller has; raises `Refused` for any other question."""
-    numbers: dict[str, int] = {}
+    asked: dict[str, str] = {}
     for name, text_untrusted in request.query.items():
-        if name not in {"after", "issued"} or name in numbers:
-            raise Refused(Refusal.MALFORMED, "a roster is asked for by after and issued, once each")
-        if not _NUMBER.fullmatch(text_untrusted):
-            raise Refused(Refusal.MALFORMED, f"{name}: a whole number of at most 19 digits")
-        numbers[name] = int(text_untrusted)
-    return _Asked(numbers.get("after", 0), numbers.get("issued"))
+        if name not in _FORMS or name in asked:
+            raise Refused(
+                Refusal.MALFORMED, "a roster is asked for by after, issued and bundle, once each"
+            )
+        if not _FORMS[name].fullmatch(text_untrusted):
+            raise Refused(Refusal.MALFORMED, f"{name}: {_FORMS[name].pattern}")
+        asked[name] = text_untrusted
+    issued = int(asked["issued"]) if "issued" in asked else None
+    return _Asked(int(asked.get("after", "0")), issued, asked.get("bundle", ""))

@@ -8,9 +8,7 @@ Everything that a stranger can send is bounded in size and time.
 
 import asyncio
 import contextlib
-import os
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -18,8 +16,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography import x509
 
 from ca.documents import StateAwayError, StateError
 from ca.drivers.answers import (
@@ -37,8 +34,10 @@ from ca.drivers.answers import (
 )
 from ca.drivers.counter import Counter
 from ca.drivers.rosters import RosterDesk
+from ca.drivers.server_identity import ServerIdentity
 from ca.drivers.service import Service
 from ca.drivers.signer_watch import SignerWatch
+from ca.drivers.trust_watch import TrustWatch
 from ca.grant import Asked
 from ca.issue import authenticate, judge
 from ca.lease import Lease
@@ -47,7 +46,8 @@ from ca.namespace import Namespace
 from ca.refusal import Refused
 from ca.release import release
 from ca.renew import identify
-from ca.signer import SignerAwayError, SignerError, for_server, make_csr
+from ca.signer import SignerAwayError, SignerError, pems
+from ca.trust import Trust
 
 __all__ = ["Service", "parse_listen", "serve"]
 
@@ -57,30 +57,26 @@ SERVER_LIFE: Final = timedelta(hours=24)
 MOST_AT_ONCE: Final = 64
 """Sign and renew requests; the next is asked to come back in a second."""
 
-AWAY_SECONDS: Final = 2.0
-"""Between two attempts to begin while the signer is away."""
-
-RETRY_SECONDS: Final = 60.0
-"""Between two attempts to renew the server's own certificate."""
-
 HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 10.0
-
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME: how long after its end a certificate is good for a renewal is for
-# `ca.renew.identify` to judge; the rest of the chain is our root, and `ca.issue` looks at its end.
-_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 
 
 @contextlib.asynccontextmanager
 async def serve(
     service: Service, host: Address, port: int, server_life: timedelta = SERVER_LIFE
-) -> AsyncIterator[int]:
-    """Serve while the body runs; gives the port. Raises OSError where it cannot listen there."""
-    identity = _ServerIdentity(service, () if host.is_unspecified else (host,), server_life)
+) -> AsyncIterator[tuple[int, x509.Certificate]]:
+    """Serve while the body runs; gives the port, and the root that issues. Raises OSError where it cannot listen."""
+    identity = ServerIdentity(service, () if host.is_unspecified else (host,), server_life)
     desk = RosterDesk(service)
     watch = SignerWatch(service)
-    handlers = _Handlers(service, desk, watch)
+
+    async def changed(trust: Trust) -> None:
+        await identity.adopt(trust)
+        desk.trust_changed(trust)
+
+    trust_watch = TrustWatch(service, changed)
+    handlers = _Handlers(service, desk, watch, trust_watch)
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[json_errors])
     app.router.add_get("/v1/bundle", handlers.bundle)
     app.router.add_post("/v1/sign", handlers.sign)
@@ -109,16 +105,17 @@ async def serve(
             start_serving=False,
         )
         try:
-            await identity.start()
+            await trust_watch.begin()
             desk.start()
             watch.start()
             await server.start_serving()
-            yield server.sockets[0].getsockname()[1]
+            yield server.sockets[0].getsockname()[1], trust_watch.trust.bundle.active
         finally:
             server.close()
     finally:
-        identity.close()
-        desk.close()
+        await trust_watch.close()
+        await identity.close()
+        await desk.close()
         await watch.close()
         await runner.cleanup()
         service.close()
@@ -128,67 +125,6 @@ def _protocols(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
     if runner.server is None:
         raise RuntimeError("the runner was set up before")
     return runner.server
-
-
-class _ServerIdentity:
-    """The server's TLS context, whose key and certificate are replaced at half of their life."""
-
-    def __init__(self, service: Service, named: Iterable[Address], life: timedelta) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self.context.num_tickets = 0
-        # Who has no certificate yet comes with a token; one that is shown must be of our root.
-        self.context.verify_mode = ssl.CERT_OPTIONAL
-        self.context.verify_flags |= ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME
-        for root in service.signer.roots:
-            self.context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
-        self._service, self._named, self._life = service, tuple(named), life
-        self._renewing: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Load a certificate as soon as the signer gives one, and renew it from now on."""
-        while True:
-            try:
-                await self._renew()
-                break
-            except SignerError as error:
-                if self._service.keep is None:
-                    raise
-                self._service.audit("signer_away", {"message": str(error)})
-            await asyncio.sleep(AWAY_SECONDS)
-        self._renewing = asyncio.get_running_loop().create_task(self._keep())
-
-    async def _keep(self) -> None:
-        half = pause = self._life.total_seconds() / 2
-        while True:
-            await asyncio.sleep(pause)
-            try:
-                await self._renew()
-                pause = half
-            except SignerError as error:  # the one in use is good for as long again
-                self._service.audit("failed", {"message": str(error)})
-                pause = min(RETRY_SECONDS, half / 10)
-
-    async def _renew(self) -> None:
-        """Load a fresh key and certificate for the connections to come."""
-        service = self._service
-        key = ec.generate_private_key(ec.SECP256R1())
-        wanted = for_server(
-            key.public_key(), self._named, service.signer.trust_domain, make_csr(key)
-        )
-        chain = await service.work(lambda: service.signer.sign(wanted, service.wall(), self._life))
-        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        # The ssl module reads keys from paths alone; this one leads to memory and never to a disk.
-        descriptor = os.memfd_create("tencrypt-ca-server", os.MFD_CLOEXEC)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.write(secret + b"".join(one.public_bytes(Encoding.PEM) for one in chain))
-            self.context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-        service.audit("server_certificate", {"serial": f"{chain[0].serial_number:x}"})
-
-    def close(self) -> None:
-        """Renew no more."""
-        if self._renewing is not None:
-            self._renewing.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +142,10 @@ _Answer = Callable[[web.Request, dict[str, object]], Awaitable[_Done]]
 
 
 class _Handlers:
-    def __init__(self, service: Service, desk: RosterDesk, watch: SignerWatch) -> None:
-        self._service, self._desk, self._watch = service, desk, watch
+    def __init__(
+        self, service: Service, desk: RosterDesk, watch: SignerWatch, trust: TrustWatch
+    ) -> None:
+        self._service, self._desk, self._watch, self._trust = service, desk, watch, trust
         self._counter = Counter(service)
         self._trust_domain = service.signer.trust_domain
         self._under_way = 0
@@ -219,9 +157,8 @@ class _Handlers:
         return away_answer() if self._watch.is_away else web.Response(text="ok\n")
 
     async def bundle(self, _request: web.Request) -> web.Response:
-        roots = self._service.signer.roots
-        pems = (root.public_bytes(Encoding.PEM).decode("ascii") for root in roots)
-        return json_answer(HTTPStatus.OK, encode(Bundle(tuple(pems))))
+        roots = pems(self._trust.trust.bundle.vouching)
+        return json_answer(HTTPStatus.OK, encode(Bundle(roots)))
 
     async def sign(self, request: web.Request) -> web.Response:
         return await self._signed(request, self._sign)

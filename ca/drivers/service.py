@@ -9,10 +9,15 @@ from typing import Final, TypeVar
 
 from ca.documents import Documents
 from ca.drivers.audit import Audit
+from ca.facts import ReadCrl, no_crl
 from ca.grant import Office, in_turn
 from ca.signer import Signer
 
 T = TypeVar("T")
+
+LOOK_SECONDS: Final = 0.5
+FAR_LOOK_SECONDS: Final = 2.0
+"""Between two looks whether another server, or the CA's owner, has changed a record: at hand, and over a network."""
 
 THREADS: Final = 16
 """Of each of the two kinds: what reads and writes records, and what waits for a signature."""
@@ -29,6 +34,8 @@ class Service:
     audit: Audit
     keep: Callable[[], None] | None = None
     """Asks a signer over the network whether it answers, and may block; None where key and records are at hand."""
+    read_crl: ReadCrl = no_crl
+    """Gives the serials that the signer's own list withdraws."""
     _workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, "ca-work")
     )
@@ -40,7 +47,7 @@ class Service:
     def office(self) -> Office:
         """Who grants."""
         side_by_side = in_turn if self.keep is None else self._side_by_side
-        return Office(self.documents, self.signer, self.life, side_by_side)
+        return Office(self.documents, self.signer, self.life, side_by_side, self.read_crl)
 
     async def work(self, work: Callable[[], T]) -> T:
         """Do what may block: on the loop where all is at hand, as some 30 us a signature and a synced write a batch."""

@@ -1,4 +1,4 @@
-"""Certificates by Vault's PKI engine: a role for each kind, and the engine's default issuer."""
+"""Certificates by Vault's PKI engine: a role for each kind, by the issuer that is under the root that shall sign."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,7 +8,8 @@ from cryptography import x509
 from typing_extensions import override
 
 from ca.drivers.vault import Json, Vault, VaultRefusedError
-from ca.signer import Signer, SignerError, Wanted, check_signed
+from ca.signer import Signer, SignerAwayError, SignerError, Wanted, check_signed
+from ca.trust_bundle import fingerprint
 from ca.vault_plan import ROLES
 from ca.vault_settings import VaultSettings
 
@@ -32,25 +33,22 @@ _FIELDS: Final = (
 class VaultSigner(Signer):
     """Signs by the roles of `ca.vault_plan`; what comes back is judged before anybody has it."""
 
-    def __init__(
-        self, vault: Vault, settings: VaultSettings, roots: tuple[x509.Certificate, ...]
-    ) -> None:
-        """Sign under ``roots``; made by `open_signer`."""
-        self._vault, self._settings, self._roots = vault, settings, roots
+    def __init__(self, vault: Vault, settings: VaultSettings) -> None:
+        """Sign by the engine of the settings; which issuer is under which root is asked when needed."""
+        self._vault, self._settings = vault, settings
+        self._issuers: dict[x509.Certificate, str] = {}
 
     @property
     @override
     def trust_domain(self) -> str:
         return self._settings.trust_domain
 
-    @property
     @override
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        return self._roots
-
-    @override
-    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
-        path = f"{self._settings.pki_mount}/sign/{ROLES[wanted.kind]}"
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
+        mount, role = self._settings.pki_mount, ROLES[wanted.kind]
+        path = f"{mount}/issuer/{self._issuer_of(root)}/sign/{role}"
         fields = {
             "csr": wanted.csr,
             "uri_sans": wanted.uri,
@@ -59,30 +57,61 @@ class VaultSigner(Signer):
             "exclude_cn_from_sans": True,
             "ttl": int(life.total_seconds()),
         }
+        told = f"{mount}/sign/{role}"
         try:
             answer = self._vault.write(path, fields)
         except VaultRefusedError as error:
-            raise SignerError(_with_field(path, str(error))) from None
+            raise SignerError(_with_field(told, str(error).replace(path, told))) from None
         try:
-            chain = read_chain(answer, self._roots)
-            check_signed(wanted, chain, self._roots, wall, life)
+            chain = read_chain(answer, (root,))
+            check_signed(wanted, chain, root, wall, life)
         except SignerError as error:
-            raise SignerError(f"{path}: {error}") from None
+            raise SignerError(f"{told}: {error}") from None
         return chain
 
+    def _issuer_of(self, root: x509.Certificate) -> str:
+        if root not in self._issuers:
+            self._look()
+        if root not in self._issuers:
+            mount = self._settings.pki_mount
+            raise SignerError(f"{mount}/issuers: none is under root {fingerprint(root)}")
+        return self._issuers[root]
 
-def open_signer(vault: Vault, settings: VaultSettings) -> VaultSigner:
-    """Return the signer of the engine's default issuer, with the root in which its chain ends; raises `SignerError`."""
-    path = f"{settings.pki_mount}/issuer/default/json"
+    def _look(self) -> None:
+        """Learn the engine's issuers by the root in which each ends.
+
+        Of several the engine's default one counts most (a root may be there without its key), then the root itself.
+        """
+        found: dict[x509.Certificate, tuple[int, str]] = {}
+        first = self._chain("default")
+        for name in self._vault.names(f"{self._settings.pki_mount}/issuers"):
+            chain = self._chain(name)
+            if chain:
+                rank = 2 * (chain[0] == first[0] if first else False) + (chain[0] == chain[-1])
+                found[chain[-1]] = max(found.get(chain[-1], (-1, "")), (rank, name))
+        self._issuers = {root: name for root, (_, name) in found.items()}
+
+    def _chain(self, name: str) -> tuple[x509.Certificate, ...]:
+        """Return an issuer's chain; none where its root is not here: it is none of ours then."""
+        try:
+            return read_issuer(self._vault, self._settings.pki_mount, name)
+        except SignerAwayError:
+            raise
+        except SignerError:
+            return ()
+
+
+def read_issuer(vault: Vault, mount: str, name: str) -> tuple[x509.Certificate, ...]:
+    """Return an issuer's chain, its own certificate first and its root last; raises `SignerError`."""
+    path = f"{mount}/issuer/{name}/json"
     found = vault.read(path)
     if found is None:
         raise SignerError(f"{path}: the engine has no issuer: `tencrypt ca vault-setup` makes one")
     data = found.get("data")
     chain = _certificates(path, data.get("ca_chain") if isinstance(data, dict) else None)
-    roots = tuple(one for one in chain if one.subject == one.issuer)
-    if len(roots) != 1:
+    if chain[-1].subject != chain[-1].issuer:
         raise SignerError(f"{path}: its chain ends at no root: import the root beside the issuer")
-    return VaultSigner(vault, settings, roots)
+    return chain
 
 
 def read_chain(

@@ -21,15 +21,16 @@ class Credential:
 
 
 def build_credential(
-    key: EllipticCurvePrivateKey, chain_pem_untrusted: bytes, roots_pem: bytes
+    key: EllipticCurvePrivateKey,
+    chain_pem_untrusted: bytes,
+    roots: tuple[x509.Certificate, ...],
 ) -> Credential:
-    """Put a credential together from what the CA answered (leaf first).
+    """Put a credential together from what the CA answered (leaf first), and the roots that we believe.
 
     Raises `Dropped` (CERTIFICATE_PROFILE) where the leaf is no pod's certificate or not for ``key``.
     """
     try:
         chain = tuple(x509.load_pem_x509_certificates(chain_pem_untrusted))
-        roots = tuple(x509.load_pem_x509_certificates(roots_pem))
         is_ours = chain[0].public_key() == key.public_key()
     except UNREADABLE as error:
         raise Dropped(Drop.CERTIFICATE_PROFILE, str(error)) from error

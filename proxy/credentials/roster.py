@@ -2,15 +2,17 @@
 
 In this order, so that a stranger's bytes cost a chain and a signature, and are read no further:
 
-1. the envelope's form and size (`ca.lists`),
+1. the envelope's form and size (`ca.lists`), and the bundle of roots beside the list (`proxy.credentials.bundle`):
+   a new one is taken although the list may be refused,
 2. the signer's chain leads to a root of ours, each certificate of it is good now, and the first is a list
    signer's of our trust domain: no pod's and no server's is,
 3. the signature over the payload's bytes,
-4. the payload: trust domain and namespace are ours, it was not issued in the future, it may still be used,
+4. the payload: trust domain and namespace are ours, it was not issued in the future, nor is its version of a day
+   to come (a thief's would never be followed), it may still be used,
 5. it is not older than the one we have: no former list can be put in its place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from cryptography import x509
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.lists import CONTEXT, Envelope, Roster, parse_envelope, parse_roster
 from ca.messages import MessageError
+from ca.trust_bundle import Vouched
 from policy.certificate import UNREADABLE, check_list_signer
 from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.judge import check_times
@@ -29,6 +32,9 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 
 __all__ = ["HeldRoster", "Roster", "verify_roster"]
+
+_FURTHEST: Final = 86_400
+"""Seconds by which a version, in Unix milliseconds, may be in the future: where the CA's clock was set back."""
 
 EARLY: Final = 60
 """Seconds by which a roster may have been issued in the future: our clock follows the CA's at each renewal."""
@@ -46,9 +52,25 @@ def verify_roster(
     ``wall`` is Unix seconds by the local clock as corrected by the CA. One as old as ``former`` is taken: it is
     the same.
     """
+    return _verify(_read(envelope_untrusted), roots, own, wall, former)
+
+
+def _read(envelope_untrusted: bytes) -> Envelope:
+    try:
+        return parse_envelope(envelope_untrusted)
+    except MessageError as error:
+        raise Dropped(Drop.ROSTER, str(error)) from None
+
+
+def _verify(
+    envelope: Envelope,
+    roots: Iterable[x509.Certificate],
+    own: PodCertificate,
+    wall: float,
+    former: Roster | None,
+) -> Roster:
     trust_domain, namespace = own.identity.trust_domain, own.identity.namespace
     try:
-        envelope = parse_envelope(envelope_untrusted)
         _verify_signature(envelope, roots, trust_domain, wall)
         roster = parse_roster(envelope.payload)
     except MessageError as error:
@@ -57,6 +79,8 @@ def verify_roster(
         raise Dropped(Drop.ROSTER, f"of {roster.namespace} in {roster.trust_domain}")
     if roster.issued > wall + EARLY:
         raise Dropped(Drop.ROSTER, f"issued {roster.issued - wall:.0f} s from now")
+    if roster.version > (wall + _FURTHEST) * 1000:
+        raise Dropped(Drop.ROSTER, f"version {roster.version} is of a day to come")
     if roster.next <= wall:
         raise Dropped(Drop.ROSTER, f"over for {wall - roster.next:.0f} s")
     if former is not None and roster.age_key < former.age_key:
@@ -109,15 +133,19 @@ class HeldRoster:
     def offer(
         self,
         envelope_untrusted: bytes,
-        roots: Iterable[x509.Certificate],
+        believe: Callable[[Vouched], Iterable[x509.Certificate]],
         own: PodCertificate,
         wall: float,
     ) -> Roster | None:
-        """Hold what is newer and return it, None for the one held already; raise `Dropped` (ROSTER) for all else."""
+        """``believe`` takes the bundle that comes with it, and gives the roots to judge by.
+
+        Hold what is newer and return it, None for the one held already; raise `Dropped` (ROSTER, BUNDLE) for all else.
+        """
         if envelope_untrusted == self.envelope:
             return None
         former = self.roster
-        roster = verify_roster(envelope_untrusted, roots, own, wall, former)
+        envelope = _read(envelope_untrusted)
+        roster = _verify(envelope, believe(envelope.trust), own, wall, former)
         if former is not None and roster.age_key == former.age_key:
             return None
         self.roster, self.envelope = roster, envelope_untrusted

@@ -10,6 +10,7 @@ from typing import Final
 from cryptography import x509
 from OpenSSL import crypto
 
+from ca.trust_bundle import fingerprint
 from proxy.credentials.certificate import UNREADABLE, PodCertificate
 from proxy.drops import Drop
 from proxy.errors import Dropped
@@ -21,18 +22,28 @@ _NO_CHECK_TIME: Final = 0x200000
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """What the project has withdrawn: certificates of any place in a chain by serial, pods by SPIFFE id and name."""
+    """What the project has withdrawn.
+
+    Certificates of any place in a chain by serial, issuers by SHA-256 of their certificate; pods and service accounts
+    by name: a peer is of our own namespace.
+    """
 
     serials: frozenset[int] = frozenset()
-    pods: frozenset[tuple[str, str]] = frozenset()
+    pods: frozenset[str] = frozenset()
+    service_accounts: frozenset[str] = frozenset()
+    issuers: frozenset[str] = frozenset()
 
     def check(self, chain: Iterable[x509.Certificate], peer: PodCertificate) -> None:
         """Raise `Dropped` (REVOKED) where the list names the pod or a certificate of its chain."""
-        if (peer.identity.uri, peer.pod) in self.pods:
+        if peer.pod in self.pods:
             raise Dropped(Drop.REVOKED, f"pod {peer.pod}")
+        if peer.identity.service_account in self.service_accounts:
+            raise Dropped(Drop.REVOKED, f"service account {peer.identity.service_account}")
         for certificate in chain:
             if certificate.serial_number in self.serials:
                 raise Dropped(Drop.REVOKED, f"certificate {certificate.serial_number:x}")
+            if self.issuers and fingerprint(certificate) in self.issuers:
+                raise Dropped(Drop.REVOKED, f"issuer {fingerprint(certificate)}")
 
 
 NONE_REVOKED: Final = Revocations()

@@ -1,17 +1,18 @@
 """A pod asks the project's CA for its certificate, the next one, or the roster, going by the root's fingerprint alone.
 
-1. The bundle is fetched over TLS that verifies nothing: it is public. One root in it must have the pinned
+1. The roots are fetched over TLS that verifies nothing: they are public. One of them must have the pinned
    fingerprint; from here on that root alone counts.
-2. The token goes over a second connection, which must chain to that root and name the CA's own id. A pod's
+2. The token goes over a second connection, which must chain to that very root and name the CA's own id. A pod's
    certificate chains to it too, so the name is checked inside the handshake: whoever answers with another one
-   never gets a byte of the token. At a renewal, and for all else, the pod's own certificate stands for the
-   token, and is withheld in the same way.
+   never gets a byte of the token. The client names the root in the hello, for the CA shows itself under several.
+3. At a renewal, and for all else, the pod's own certificate stands for the token, and is withheld in the same way
+   from whoever is authenticated by no root that counts in the pod's bundle.
 """
 
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,7 @@ from typing_extensions import override
 
 from ca.lists import LARGEST_ENVELOPE
 from ca.messages import (
+    LARGEST_ANSWER,
     LARGEST_BODY,
     MessageError,
     SignRequest,
@@ -31,7 +33,9 @@ from ca.messages import (
     parse_error,
     parse_sign_response,
     root_fingerprint,
+    root_host,
 )
+from ca.trust_bundle import fingerprint
 from policy.certificate import UNREADABLE
 from policy.identity import ca_uri
 from proxy.credentials.credential import Credential
@@ -67,23 +71,31 @@ class Ca:
     patience: float = PATIENCE
 
 
-async def obtain(ca: Ca, token: str, csr_der: bytes) -> SignResponse:
-    """Return what the CA issues for the token and CSR.
+async def find_root(ca: Ca) -> x509.Certificate:
+    """Return the pinned root. Raises `CaUnreachable` where the CA does not offer it."""
+    return _pinned_root(await _get_roots(ca), ca.fingerprint, ca.address)
+
+
+async def obtain(ca: Ca, root: x509.Certificate, token: str, csr_der: bytes) -> SignResponse:
+    """Return what the CA, as the pinned root authenticates it, issues for the token and CSR.
 
     Raises `CaRefused` or `CaUnreachable`. What the chain says is for the caller to judge.
     """
-    context = await _context(ca)
-    return await _ask(ca, "sign", context, csr_der, {"Authorization": f"Bearer {token}"})
+    context = _ca_only_context((root,), ca_uri(ca.trust_domain))
+    headers = {"Authorization": f"Bearer {token}"}
+    name = root_host(fingerprint(root))
+    return await _ask(ca, "sign", context, csr_der, headers=headers, name=name)
 
 
-async def renew(ca: Ca, credential: Credential, csr_der: bytes) -> SignResponse:
-    """Return what the CA issues for the CSR in the place of the credential, which may have ended a while ago.
+async def renew(
+    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential, csr_der: bytes
+) -> SignResponse:
+    """Return what the CA, as one of ``roots`` authenticates it, issues for the CSR in the place of the credential.
 
-    Raises `CaRefused` or `CaUnreachable`, or OSError where this machine gives no memory for it.
+    That may have ended a while ago. Raises `CaRefused` or `CaUnreachable`, or OSError where this machine gives no
+    memory for it.
     """
-    context = await _context(ca)
-    _load_credential(context, credential)
-    return await _ask(ca, "renew", context, csr_der)
+    return await _ask(ca, "renew", _own_context(ca, roots, credential), csr_der)
 
 
 class Line:
@@ -93,14 +105,19 @@ class Line:
         """Ask over ``session``; made by `line`."""
         self._ca, self._session = ca, session
 
-    async def roster(self, version: int, issued: int | None, hold: float) -> bytes | None:
+    async def roster(
+        self, version: int, issued: int | None, hold: float, bundle: str = ""
+    ) -> bytes | None:
         """Return a roster's envelope that is newer, unverified; None where there is none yet.
 
-        ``issued`` is given where a later signature of the same version is wanted, too. The CA may think about it for
-        ``hold`` seconds. Raises `CaRefused` or `CaUnreachable`.
+        ``bundle`` is the hash of the roots that we go by, which the CA puts on record. ``issued`` is given where a
+        later signature of the same version is wanted, too. The CA may think about it for ``hold`` seconds.
+
+        Raises `CaRefused` or `CaUnreachable`.
         """
         later = "" if issued is None else f"&issued={issued}"
-        url = f"{self._ca.address}/v1/roster?after={version}{later}"
+        ours = f"&bundle={bundle}" if bundle else ""
+        url = f"{self._ca.address}/v1/roster?after={version}{later}{ours}"
         patience = self._ca.patience + hold
         status, body_untrusted = await _exchange(
             self._session, "GET", url, patience=patience, most=LARGEST_ENVELOPE
@@ -122,17 +139,21 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(ca: Ca, credential: Credential) -> AsyncIterator[Line]:
+async def line(
+    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential
+) -> AsyncIterator[Line]:
     """Give a line to the CA as the pod of ``credential``. Raises as `renew` does, without `CaRefused`."""
-    context = await _context(ca)
-    _load_credential(context, credential)
+    context = _own_context(ca, roots, credential)
     async with _session(context, is_kept=True) as session:
         yield Line(ca, session)
 
 
-async def _context(ca: Ca) -> ssl.SSLContext:
-    root = _pinned_root(await _get_bundle(ca), ca.fingerprint, ca.address)
-    return _ca_only_context(root, ca_uri(ca.trust_domain))
+def _own_context(
+    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential
+) -> ssl.SSLContext:
+    context = _ca_only_context(roots, ca_uri(ca.trust_domain))
+    _load_credential(context, credential)
+    return context
 
 
 def _load_credential(context: ssl.SSLContext, credential: Credential) -> None:
@@ -150,12 +171,14 @@ def _load_credential(context: ssl.SSLContext, credential: Credential) -> None:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
 
 
-async def _ask(
+async def _ask(  # noqa: PLR0913 - one request in full
     ca: Ca,
     what: str,
     context: ssl.SSLContext,
     csr_der: bytes,
+    *,
     headers: dict[str, str] | None = None,
+    name: str | None = None,
 ) -> SignResponse:
     csr_pem = x509.load_der_x509_csr(csr_der).public_bytes(Encoding.PEM).decode("ascii")
     status, body_untrusted = await _request(
@@ -165,6 +188,8 @@ async def _ask(
         patience=ca.patience,
         headers=headers,
         body=encode(SignRequest(csr_pem)),
+        most=LARGEST_ANSWER,
+        name=name,
     )
     if status != 200:
         raise _error(ca.address, status, body_untrusted)
@@ -174,7 +199,7 @@ async def _ask(
         raise CaUnreachable(f"{ca.address} answered 200, and not as a CA does: {error}") from None
 
 
-async def _get_bundle(ca: Ca) -> bytes:
+async def _get_roots(ca: Ca) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
@@ -187,21 +212,26 @@ async def _get_bundle(ca: Ca) -> bytes:
     return body_untrusted
 
 
-def _pinned_root(bundle_untrusted: bytes, fingerprint: str, address: str) -> bytes:
-    """Return the DER of the root that has the fingerprint; those that have not are never read."""
+def _pinned_root(bundle_untrusted: bytes, pinned: str, address: str) -> x509.Certificate:
+    """Return the root that has the fingerprint; those that have not are never read."""
     try:
         roots = [ssl.PEM_cert_to_DER_cert(pem) for pem in parse_bundle(bundle_untrusted).roots]
     except (ValueError, x509.InvalidVersion):
         raise CaUnreachable(f"{address} does not answer as a CA does") from None
     offered = {root_fingerprint(der): der for der in roots}
-    if fingerprint not in offered:
+    if pinned not in offered:
         listing = ", ".join(offered)
         raise CaUnreachable(f"{address} has another root than ca_root_fingerprint says: {listing}")
-    return offered[fingerprint]
+    try:
+        return x509.load_der_x509_certificate(offered[pinned])
+    except ValueError as error:
+        raise CaUnreachable(
+            f"{address}: the root that ca_root_fingerprint names: {error}"
+        ) from None
 
 
-def _ca_only_context(root_der: bytes, uri: str) -> ssl.SSLContext:
-    """Return a context whose handshakes succeed with the CA service of this root and nobody else."""
+def _ca_only_context(roots: Iterable[x509.Certificate], uri: str) -> ssl.SSLContext:
+    """Return a context whose handshakes succeed with the CA service of these roots and nobody else."""
 
     class CaOnly(ssl.SSLObject):
         @override
@@ -217,7 +247,8 @@ def _ca_only_context(root_der: bytes, uri: str) -> ssl.SSLContext:
     context.check_hostname = False  # the URI is the name
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(cadata=root_der)
+    for root in roots:
+        context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
     context.sslobject_class = CaOnly
     return context
 
@@ -239,10 +270,21 @@ async def _request(  # noqa: PLR0913 - one request in full
     patience: float,
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
+    most: int = LARGEST_BODY,
+    name: str | None = None,
 ) -> tuple[int, bytes]:
     """Return status and body of one request on a connection of its own."""
     async with _session(context) as session:
-        return await _exchange(session, method, url, patience=patience, headers=headers, body=body)
+        return await _exchange(
+            session,
+            method,
+            url,
+            patience=patience,
+            headers=headers,
+            body=body,
+            most=most,
+            name=name,
+        )
 
 
 def _session(context: ssl.SSLContext, *, is_kept: bool = False) -> aiohttp.ClientSession:
@@ -264,6 +306,7 @@ async def _exchange(  # noqa: PLR0913 - as `_request`
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
     most: int = LARGEST_BODY,
+    name: str | None = None,
 ) -> tuple[int, bytes]:
     """Return status and body, of ``most`` bytes at most; no redirect. Raises `CaUnreachable`."""
     try:
@@ -273,6 +316,7 @@ async def _exchange(  # noqa: PLR0913 - as `_request`
             headers=headers,
             data=body,
             allow_redirects=False,
+            server_hostname=name,
             timeout=aiohttp.ClientTimeout(total=patience),
         ) as response:
             received = bytearray()

@@ -8,16 +8,22 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.messages import SignResponse, parse_token
+from ca.messages import MessageError, SignResponse, parse_token
+from ca.trust_bundle import Vouched, read_vouched
 from policy.identity import PodIdentity
+from proxy.credentials.bundle import HeldBundle
 from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.credentials.renewal import Renewal
+from proxy.credentials.trust import verify_again
 from proxy.drivers import ca_client, clock, logs
 from proxy.drops import Drop
 from proxy.errors import Dropped
@@ -48,6 +54,8 @@ class Enrolment:
     wall_offset: float
     """Unix time less monotonic time, by the CA's last answer."""
     renewal: Renewal
+    bundle: HeldBundle
+    """The roots that we believe; from `obtain` on."""
     ca: ca_client.Ca
 
     def __init__(
@@ -67,7 +75,12 @@ class Enrolment:
         )
         self._is_end_told = False
         self._next: tuple[EllipticCurvePrivateKey, bytes] | None = None
+        self._is_joined = False
+        self._root: x509.Certificate | None = None
+        """Under which the certificate is."""
+        self._adopt: Adopt | None = None
         self._hurry = asyncio.Event()
+        self._replanned = asyncio.Event()
         self._attempted = asyncio.Event()
         """Set, and replaced by another, at each attempt."""
 
@@ -80,6 +93,7 @@ class Enrolment:
 
     async def keep(self, adopt: Adopt) -> None:
         """Renew for ever, and give each new credential to ``adopt``; no failure ends it."""
+        self._adopt = adopt
         while True:
             await self._wait()
             # One key for all attempts at one renewal: an attempt that comes late then changes nothing.
@@ -108,6 +122,19 @@ class Enrolment:
         error = self.renewal.last_error
         serial = f"{self.credential.own.serial:x}"
         return {"renewed": not error, "serial": serial, "error": error or None}
+
+    def offer_bundle(self, vouched_untrusted: Vouched) -> bool:
+        """Take a newer bundle of roots, from whomever; say whether it was. Raises `Dropped` (BUNDLE)."""
+        if not self.bundle.offer(vouched_untrusted):
+            return False
+        self._tell_bundle()
+        self.credential = replace(self.credential, roots=self.bundle.roots)
+        if self._root != self.bundle.bundle.active:
+            self.renewal.hasten(self._now(), self._random())
+            self._replanned.set()
+        if self._adopt is not None:
+            self._adopt(self.credential, self.wall_offset)
+        return True
 
     def status(self, now: float) -> JsonObject:
         """Return how renewals fare: seconds until the next attempt, failures since the last, and why."""
@@ -138,32 +165,52 @@ class Enrolment:
     async def _sleep_unless_hurried(self, seconds: float) -> None:
         ways = [
             asyncio.ensure_future(one)  # noqa: TID251 - awaited below
-            for one in (self._sleep(seconds), self._hurry.wait())
+            for one in (self._sleep(seconds), self._hurry.wait(), self._replanned.wait())
         ]
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for one in done:
                 one.result()
         finally:
+            self._replanned.clear()
             for one in ways:
                 one.cancel()
 
     async def _ask_for_next(self, csr: bytes) -> tuple[SignResponse, str]:
         try:
-            return await ca_client.renew(self.ca, self.credential, csr), "key"
+            roots = self.bundle.bundle.vouching
+            return await ca_client.renew(self.ca, roots, self.credential, csr), "key"
         except ca_client.CaRefused as error:
             if error.code not in _JOIN_INSTEAD or not self._is_token_good():
                 raise
-        return await ca_client.obtain(self.ca, self._settings.token, csr), "token"
+        return await self._join(csr), "token"
+
+    async def _join(self, csr: bytes) -> SignResponse:
+        root = await ca_client.find_root(self.ca)
+        if not self._is_joined:
+            self.bundle = HeldBundle(self._settings.trust_domain, root)
+        elif root not in self.bundle.bundle.vouching:
+            # Who has stolen the key of a root that is no good any more must not have our token.
+            raise ca_client.CaUnreachable(
+                "the root that ca_root_fingerprint names is withdrawn: it needs the new one's"
+            )
+        return await ca_client.obtain(self.ca, root, self._settings.token, csr)
 
     def _is_token_good(self) -> bool:
         return parse_token(self._settings.token).expires > self._now() + self.wall_offset
 
     def _take(self, key: EllipticCurvePrivateKey, answer: SignResponse) -> None:
-        chain, roots = "".join(answer.chain), "".join(answer.roots)
-        credential = build_credential(key, chain.encode(), roots.encode())
+        try:
+            is_newer = self.bundle.offer(read_vouched(answer.trust))
+        except MessageError as error:
+            raise Dropped(Drop.BUNDLE, str(error)) from None
+        if is_newer:
+            self._tell_bundle()
+        credential = build_credential(key, "".join(answer.chain).encode(), self.bundle.roots)
+        chain = [one.public_bytes(Encoding.DER) for one in credential.chain]
+        root = verify_again(chain, credential.roots)[-1]
         self._check_ours(credential.own)
-        self.credential = credential
+        self.credential, self._root, self._is_joined = credential, root, True
         now = self._now()
         self.wall_offset = answer.time - now
         life = self.credential.own.not_after - answer.time
@@ -194,6 +241,11 @@ class Enrolment:
             next_seconds=round(renewal.next_at - now, 1),
         )
 
+    def _tell_bundle(self) -> None:
+        bundle = self.bundle.bundle
+        roots = {root.fingerprint: root.state.value for root in bundle.roots}
+        logs.event("roots", version=bundle.version, hash=self.bundle.hash, roots=roots)
+
     def _tell(self, event: str, answer: SignResponse, means: str) -> None:
         own = self.credential.own
         logs.event(
@@ -211,7 +263,7 @@ class Enrolment:
         deadline, pause = self._now() + CA_PATIENCE, _FIRST_PAUSE
         while True:
             try:
-                return await ca_client.obtain(self.ca, self._settings.token, csr)
+                return await self._join(csr)
             except ca_client.CaUnreachable as error:
                 if self._now() + pause > deadline:
                     raise

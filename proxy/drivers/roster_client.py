@@ -11,7 +11,10 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from cryptography import x509
+
 from ca.lists import Roster
+from ca.trust_bundle import Vouched
 from proxy.credentials.credential import Credential
 from proxy.credentials.roster import HeldRoster
 from proxy.drivers import ca_client, clock, logs
@@ -76,12 +79,17 @@ class RosterKeeper:
         return self._held.envelope
 
     def offer(self, envelope_untrusted: bytes) -> None:
-        """Adopt the envelope's roster where it is newer; raises `Dropped` (ROSTER) where it is not to be believed."""
-        credential, wall = self._enrolment.credential, self._wall()
-        roster = self._held.offer(envelope_untrusted, credential.roots, credential.own, wall)
+        """Adopt the envelope's roster where it is newer; raises `Dropped` (ROSTER, BUNDLE) where nobody vouches."""
+        enrolment = self._enrolment
+        own, wall = enrolment.credential.own, self._wall()
+        roster = self._held.offer(envelope_untrusted, self._believe, own, wall)
         if roster is not None:
             logs.event("roster", version=roster.version, count=len(roster.entries))
             self._adopt(roster)
+
+    def _believe(self, vouched_untrusted: Vouched) -> tuple[x509.Certificate, ...]:
+        self._enrolment.offer_bundle(vouched_untrusted)
+        return self._enrolment.bundle.roots
 
     async def keep(self) -> None:
         """Ask for ever; no failure ends it."""
@@ -99,7 +107,8 @@ class RosterKeeper:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 enrolment = self._enrolment
-                async with ca_client.line(enrolment.ca, enrolment.credential) as line:
+                roots = enrolment.bundle.bundle.vouching
+                async with ca_client.line(enrolment.ca, roots, enrolment.credential) as line:
                     await line.release()
         except (TimeoutError, ca_client.CaRefused, ca_client.CaUnreachable, OSError) as error:
             reason = str(error) or f"no answer in {RELEASE_SECONDS:g} s"
@@ -123,12 +132,13 @@ class RosterKeeper:
 
     async def _ask_by_one_line(self) -> None:
         """Ask until there is another credential to ask with."""
-        credential = self._enrolment.credential
-        async with ca_client.line(self._enrolment.ca, credential) as line:
+        enrolment = self._enrolment
+        credential, bundle = enrolment.credential, enrolment.bundle
+        async with ca_client.line(enrolment.ca, bundle.bundle.vouching, credential) as line:
             while self._is_current(credential):
                 version, issued = self._held.age_key
                 wanted = issued if self._is_getting_old() else None
-                envelope_untrusted = await line.roster(version, wanted, HOLD_SECONDS)
+                envelope_untrusted = await line.roster(version, wanted, HOLD_SECONDS, bundle.hash)
                 if envelope_untrusted is not None:
                     self.offer(envelope_untrusted)
                 self.failures, self._last_error = 0, ""

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from ca.lists import Roster
+from proxy.credentials.trust import Revocations
 from proxy.drivers.enrolment import Enrolment
 from proxy.drivers.project import Project
 from proxy.drivers.roster_client import RosterKeeper
@@ -22,16 +23,24 @@ _AGAIN: Final = 10.0
 class Rosters:
     """Joins who asks the CA, who speaks with peers, and who heeds what the list says."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it joins
         self,
         enrolment: Enrolment,
         table: SessionTable,
         project: Project,
         drops: Drops,
         settle: Callable[[], None],
+        *,
+        is_membership: bool,
     ) -> None:
-        """``settle`` sends what calls to ``table`` have left to be sent."""
+        """``settle`` sends what calls to ``table`` have left to be sent.
+
+        ``is_membership``: who is on the list is a member; else it says who is withdrawn, and nothing more.
+        """
         self._enrolment, self._project, self._settle = enrolment, project, settle
+        self._table = table
+        table.informed_until = 0.0
+        self._is_membership = is_membership
         self._loop = asyncio.get_running_loop()
         self.keeper = RosterKeeper(enrolment, self._adopt)
         self._lists = ListExchange(table, self.keeper.offer, drops)
@@ -66,11 +75,26 @@ class Rosters:
             for entry in roster.entries
             for address in entry.addresses
         }
-        self._project.roster(entries)
+        self._heed_revocations(roster, now)
+        if self._is_membership:
+            self._project.roster(entries)
         self._lists.adopted(self.keeper.envelope, roster.version, roster.issued, now)
         self._news.set()
         self._arm()
         self._loop.call_soon(self._settle)
+
+    def _heed_revocations(self, roster: Roster, now: float) -> None:
+        own, told = self._enrolment.credential.own, roster.revoked
+        life = own.not_after - own.not_before
+        self._table.informed_until = roster.issued + life - self._enrolment.wall_offset
+        revoked = Revocations(
+            frozenset(int(serial, 16) for serial in told.serials),
+            frozenset(told.pods),
+            frozenset(told.service_accounts),
+            self._enrolment.bundle.revoked_issuers,
+        )
+        if revoked != self._table.revoked:
+            self._table.revoke(revoked, now)
 
     async def _freshen(self) -> None:
         """After each list: first its members are held, then plaintext to the rest may pass, where that is permitted."""
@@ -79,7 +103,7 @@ class Rosters:
                 await asyncio.wait_for(self._news.wait(), _AGAIN)
             self._news.clear()
             roster = self.keeper.roster
-            if roster is None:
+            if roster is None or not self._is_membership:
                 continue
             left = roster.next - self._loop.time() - self._enrolment.wall_offset
             if left > 0:

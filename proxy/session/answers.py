@@ -88,8 +88,7 @@ class Answers:
             raise Dropped(Drop.COOKIE)
         if not flight.tls:
             raise Dropped(Drop.UNKNOWN_HANDSHAKE, "without TLS")
-        if not self._registry.can_prove(now):
-            raise Dropped(Drop.CERTIFICATE_TIME, "our own")
+        self._registry.check_able(now)
         self._make_room(source, now)
         responder = Responder.answer(
             self._registry.new_tls(None, now),

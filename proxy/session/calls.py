@@ -93,8 +93,10 @@ class Calls:
 
     def _attempt(self, call: _Call, now: float) -> None:
         registry = self._registry
-        if not registry.can_prove(now):
-            self._later(call, Dropped(Drop.CERTIFICATE_TIME, "our own"), now)
+        try:
+            registry.check_able(now)
+        except Dropped as dropped:
+            self._later(call, dropped, now)
             return
         if not self._budget.has(now):
             self._later(call, Dropped(Drop.HANDSHAKES_PACED), now)

@@ -71,6 +71,7 @@ class Registry:
         self._profile = profile
         self._context = make_context(credential, profile)
         self.revoked = NONE_REVOKED
+        self.informed_until = float("inf")
         self._era = 0  # how often roots or revocations have changed
         self._port = port
         self._entropy = entropy
@@ -123,6 +124,13 @@ class Registry:
         """Say whether our own certificate is good now: with one that has ended, every handshake is in vain."""
         own = self._credential.own
         return own.not_before <= now + self.wall_offset < own.not_after
+
+    def check_able(self, now: float) -> None:
+        """Raise `Dropped` where a handshake would be in vain, or might let in who is withdrawn."""
+        if not self.can_prove(now):
+            raise Dropped(Drop.CERTIFICATE_TIME, "our own")
+        if now >= self.informed_until:
+            raise Dropped(Drop.LIST_STALE)
 
     def revoke(self, revoked: Revocations, now: float) -> None:
         """Believe nobody of this list, which stands in the place of the former."""

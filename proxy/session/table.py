@@ -174,6 +174,15 @@ class SessionTable:
         """Close the sessions of whom the list names, and open none; it stands in the place of the former."""
         self._registry.revoke(revoked, now)
 
+    @property
+    def informed_until(self) -> float:
+        """Monotonic time until which handshakes are made: from then on we may not know who was withdrawn."""
+        return self._registry.informed_until
+
+    @informed_until.setter
+    def informed_until(self, seconds: float) -> None:
+        self._registry.informed_until = seconds
+
     def renew(self, now: float, pod: str | None = None) -> list[Session]:
         """Begin a handshake beside each session that seals, or beside those with ``pod``; return these sessions."""
         return self._upkeep.renew_now(now, pod)

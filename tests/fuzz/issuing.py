@@ -17,9 +17,15 @@ from ca.drivers.vault_signer import read_chain
 from ca.lease import Certified, lease_to
 from ca.namespace import Namespace, parse, to_json
 from ca.own_issuer import read_own_issuer
+from ca.revocations import Entry, Kind, RevocationList
+from ca.revocations import parse as parse_revocations
+from ca.revocations import to_json as revocations_to_json
 from ca.signer import check_signed, for_pod
+from ca.trust import first_record, vouch_for
+from ca.trust_bundle import read_vouched
 from ca.vault_settings import parse_vault_settings
 from policy.certificate import UNREADABLE
+from proxy.credentials.bundle import HeldBundle
 
 HOUR = timedelta(hours=1)
 WANTED = for_pod(approved(make_claims()))
@@ -42,7 +48,7 @@ def signed(data: bytes) -> None:
         leaf = x509.load_der_x509_certificate(data)
     except UNREADABLE:
         return
-    check_signed(WANTED, [leaf], SIGNER.roots, WALL, HOUR)
+    check_signed(WANTED, [leaf], ISSUER.root, WALL, HOUR)
 
 
 def signed_seeds() -> Iterable[bytes]:
@@ -55,7 +61,7 @@ def answered(data: bytes) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(answer, dict):
-        read_chain(answer, SIGNER.roots)
+        read_chain(answer, (ISSUER.root,))
 
 
 def answer_seeds() -> Iterable[bytes]:
@@ -97,3 +103,34 @@ def record_seeds() -> list[bytes]:
     claims = make_claims()
     leases = lease_to((), claims, Certified("1f", "k", 100), 0)
     return [json.dumps(to_json(Namespace().changed(1, leases, {claims.id: (1, 2)}))).encode()]
+
+
+RECORD = vouch_for(first_record("shop.example", ISSUER.root), SIGNER, WALL)
+
+
+def trust_seeds() -> list[bytes]:
+    return [RECORD.vouched.payload]
+
+
+def vouched(data_untrusted: bytes) -> None:
+    """Offer what anybody may send to a pod that has its pinned root alone; only what the root vouched for is taken."""
+    offered = read_vouched(json.loads(data_untrusted))
+    assert not HeldBundle("shop.example", ISSUER.root).offer(offered) or (
+        offered.payload == RECORD.vouched.payload
+    )
+
+
+def vouched_seeds() -> list[bytes]:
+    return [json.dumps(RECORD.vouched.to_json()).encode()]
+
+
+def revocations(data_untrusted: bytes) -> None:
+    """Read the list on record, and say what a namespace hears of it."""
+    content = json.loads(data_untrusted)
+    if isinstance(content, dict):
+        parse_revocations(content).seen_by("shop")
+
+
+def revocations_seeds() -> list[bytes]:
+    entry = Entry(Kind.POD, "shop", "web-1", 7, "stolen")
+    return [json.dumps(revocations_to_json(RevocationList((entry,)))).encode()]

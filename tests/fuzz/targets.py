@@ -37,6 +37,7 @@ from ca.profile import judge_csr
 from ca.refusal import Refused
 from ca.renew import identify
 from ca.signer import SignerError
+from ca.trust_bundle import parse_trust_bundle
 from policy.identity import IdentityError, parse_pod_uri
 from policy.rules import RulesError
 from policy.settings_source import SettingsError
@@ -214,7 +215,7 @@ TARGETS: dict[str, Target] = {
         (Refused,),
         lambda: [c.public_bytes(Encoding.DER) for c in POD.chain],
     ),
-    "chain": Target(lambda data: build_credential(POD.key, data, data), (Dropped,), pem_chain),
+    "chain": Target(lambda data: build_credential(POD.key, data, POD.roots), (Dropped,), pem_chain),
     "identity": Target(
         text(parse_pod_uri), (IdentityError,), lambda: [POD.own.identity.uri.encode()]
     ),
@@ -232,7 +233,14 @@ TARGETS: dict[str, Target] = {
     "sign-response": Target(
         parse_sign_response,
         (MessageError,),
-        lambda: [encode(SignResponse(("leaf",), ("root",), 1.5))],
+        lambda: [encode(SignResponse(("leaf",), {}, 1.5))],
+    ),
+    "trust-bundle": Target(parse_trust_bundle, (MessageError,), issuing.trust_seeds),
+    "vouched": Target(
+        issuing.vouched, (Dropped, MessageError, ValueError, RecursionError), issuing.vouched_seeds
+    ),
+    "revocations": Target(
+        issuing.revocations, (MessageError, ValueError, RecursionError), issuing.revocations_seeds
     ),
     "bundle": Target(parse_bundle, (MessageError,), lambda: [encode(Bundle(("root",)))]),
     "error": Target(parse_error, (MessageError,), lambda: [encode(ErrorResponse("held", "it is"))]),

@@ -13,7 +13,6 @@ from support.pki import HOUR, START, Authority, Leaf
 from proxy.credentials.certificate import parse_pod_certificate
 from proxy.credentials.credential import Credential
 from proxy.credentials.trust import Revocations
-from proxy.session.pair import pair_key
 from proxy.session.path_size import BASE
 
 MOST_PODS: Final = 20
@@ -217,7 +216,7 @@ class Mishaps:
     def _revoke(self, a: Node, b: Node) -> None:
         self._amid_handshake(a, b)
         if self._random.random() < 0.5:
-            revoked = Revocations(pods=frozenset({pair_key(b.credential.own)}))
+            revoked = Revocations(pods=frozenset({b.credential.own.pod}))
         else:
             serials = (one.own.serial for one in self._pods.all_of(b))
             revoked = Revocations(serials=frozenset(serials))

@@ -13,7 +13,7 @@ from proxy.credentials.trust import Revocations
 from proxy.flow.waiting import MOST_IN_ALL
 from proxy.session.answers import MOST_HALF_OPEN
 from proxy.session.calls import MOST_CALLS
-from proxy.session.pair import MOST_RETIRED, pair_key
+from proxy.session.pair import MOST_RETIRED
 from proxy.session.path_size import BASE
 from proxy.session.reassembly import OPEN_RECORDS
 from proxy.session.wire import RECORD_OVERHEAD
@@ -125,7 +125,7 @@ class Promises:
 
 
 def _names(revoked: Revocations, peer: PodCertificate) -> bool:
-    return pair_key(peer) in revoked.pods or peer.serial in revoked.serials
+    return peer.pod in revoked.pods or peer.serial in revoked.serials
 
 
 def _ends(packet: bytes) -> tuple[str, str]:

@@ -142,7 +142,7 @@ class Story:
     def revoke(self) -> None:
         """Have one pod believe that another is withdrawn, or nobody."""
         node, other = self.random.choice(self.all), self.random.choice(self.all)
-        name = other.credential.own.identity.uri, other.credential.own.pod
+        name = other.credential.own.pod
         pods = frozenset({name}) if self.random.random() < 0.5 else frozenset()
         node.table.revoke(Revocations(pods=pods), self.world.now)
         node.settle()

@@ -163,7 +163,7 @@ def test_revoked_pod_loses_its_sessions_and_gets_no_other(
     kept = sealing_id(a, PACKED_B)
     revoked = {
         "certificate": Revocations(serials=frozenset({c.credential.chain[0].serial_number})),
-        "pod": Revocations(pods=frozenset({(c.credential.own.identity.uri, "c")})),
+        "pod": Revocations(pods=frozenset({"c"})),
         "issuer": Revocations(serials=frozenset({other.root.serial_number})),
     }[by]
     revoke(a, revoked)
@@ -185,7 +185,7 @@ def test_list_that_changes_during_a_handshake_is_heeded(authority: Authority) ->
     world.run(0.0009)
     assert not b.table.sessions
     assert b.table._answers._half_open
-    revoke(b, Revocations(pods=frozenset({(a.credential.own.identity.uri, "a")})))
+    revoke(b, Revocations(pods=frozenset({"a"})))
     world.run(10)
     assert not b.received
     assert not b.table.sessions

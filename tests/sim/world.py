@@ -116,7 +116,7 @@ class Node:
 
     def _take_list(self, envelope: bytes) -> None:
         own, wall = self.credential.own, self.world.now + START.timestamp()
-        roster = self.roster.offer(envelope, self.credential.roots, own, wall)
+        roster = self.roster.offer(envelope, lambda _: self.credential.roots, own, wall)
         if roster is not None:
             self.lists.adopted(envelope, roster.version, roster.issued, self.world.now)
 

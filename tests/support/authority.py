@@ -105,6 +105,6 @@ class Authority:
             lambda: self.wall,
             lambda event, fields: self.audited.append((event, fields)),
         )
-        async with server.serve(service, ip_address("127.0.0.1"), 0, server_life) as port:
+        async with server.serve(service, ip_address("127.0.0.1"), 0, server_life) as (port, _):
             self.port = port
             yield self

@@ -28,6 +28,7 @@ from ca.overview import read_leases
 from ca.profile import ApprovedRequest
 from ca.renew import Caller
 from ca.signer import Signer, Wanted, for_pod
+from ca.trust import Trust, begin, read_trust
 from policy.identity import parse_pod_uri
 
 DAY = timedelta(days=1)
@@ -48,7 +49,9 @@ class GoneWrong(KeySigner):
         self._instead = dict(instead)
 
     @override
-    def sign(self, wanted: Wanted, wall: datetime, life: timedelta) -> tuple[x509.Certificate, ...]:
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
         identity = parse_pod_uri(wanted.uri)
         claims = JoinClaims(
             id="0123456789abcdef",
@@ -60,7 +63,7 @@ class GoneWrong(KeySigner):
             expires=1,
         )
         false = replace(claims, **self._instead)  # type: ignore[arg-type]  # fields of claims
-        return super().sign(for_pod(ApprovedRequest(wanted.public_key, false)), wall, life)
+        return super().sign(root, for_pod(ApprovedRequest(wanted.public_key, false)), wall, life)
 
 
 class Memory(Documents):
@@ -74,6 +77,12 @@ class Memory(Documents):
         self.is_full = False
         self.meanwhile: list[Callable[[], object]] = []
         """Each is done once, between a read and the write that follows it."""
+        begin(self, SIGNER, ISSUER.root, WALL)
+
+    @property
+    def trust(self) -> Trust:
+        """The bundle in force."""
+        return read_trust(self)
 
     @override
     def read(self, name: str) -> Document:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final, Self
 
+from support import joining
 from support.arrivals import deliver
 from support.capture import SESSION_PORT
 from support.namespaces import Pod
@@ -16,7 +17,6 @@ from support.servers import CHUNK, SOCKET_SECONDS, bound
 from support.tencrypt import ProjectCA
 
 from ca.messages import SignResponse
-from proxy.credentials.credential import build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.drivers import ca_client, clock
 from proxy.drops import Drops
@@ -46,14 +46,13 @@ class Rogue:
         asked, token = ca_client.Ca(ca.address, ca.fingerprint, ca.trust_domain), ca.token(pod)
 
         async def obtain() -> SignResponse:
-            answer = await ca_client.obtain(asked, token, csr)
+            answer = await joining.obtain(asked, token, csr)
             # aiohttp closes TLS connections a moment later ("Graceful Shutdown" in its manual).
             await asyncio.sleep(CLOSING_SECONDS)
             return answer
 
         answer = pod.call(lambda: asyncio.run(obtain()))
-        chain, roots = "".join(answer.chain), "".join(answer.roots)
-        self._credential = build_credential(key, chain.encode(), roots.encode())
+        self._credential = joining.built(key, answer)
         self._offset = answer.time - clock.monotonic()
         self._socket = bound(pod, pod.ipv4, socket.SOCK_DGRAM, SESSION_PORT)
         self._opened: list[Session] = []

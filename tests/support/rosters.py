@@ -12,11 +12,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
 from support.certified import list_signer_certificate, pod_certificate, server_certificate
 
-from ca.certificates import Issuer, make_root
+from ca.certificates import Issuer, KeySigner, make_root
 from ca.lists import CONTEXT, Envelope, Roster, RosterEntry, encode_envelope, encode_roster
 from ca.profile import ApprovedRequest
+from ca.trust import first_record, vouch_for
+from ca.trust_bundle import Vouched
 
 DAY = timedelta(days=1)
+UNVOUCHED = Vouched(b"{}")
+"""For tests of an envelope's form."""
 
 
 def make_roster(issued: float, **changes: object) -> Roster:
@@ -25,7 +29,7 @@ def make_roster(issued: float, **changes: object) -> Roster:
         RosterEntry(f"web-{n}", "web", (ip_address(f"10.0.0.{n}"),), int(issued) + 3600)
         for n in (1, 2)
     )
-    good = Roster("shop.example", "shop", 7, int(issued), int(issued) + 3600, entries)
+    good = Roster("shop.example", "shop", 7, int(issued), int(issued) + 3600, entries, "0" * 64)
     return replace(good, **changes)  # type: ignore[arg-type]
 
 
@@ -46,6 +50,8 @@ class Lists:
             make_root(self.key, self.trust_domain, self.now - DAY, 3650 * DAY), self.key
         )
         self.signing = ec.generate_private_key(ec.SECP256R1())
+        record = first_record(self.trust_domain, self.issuer.root)
+        self.trust = vouch_for(record, KeySigner(self.issuer), self.now).vouched
 
     def signer(self, begins: timedelta = timedelta()) -> x509.Certificate:
         """Return the certificate of a list signer for a day that begins so long from now."""
@@ -72,4 +78,4 @@ class Lists:
         payload = roster if isinstance(roster, bytes) else encode_roster(roster)
         signature = self.signing.sign(context + payload, ec.ECDSA(hashes.SHA256()))
         pems = (one.public_bytes(Encoding.PEM).decode() for one in (chain or (self.signer(),)))
-        return encode_envelope(Envelope(payload, tuple(pems), signature))
+        return encode_envelope(Envelope(payload, tuple(pems), signature, self.trust))

@@ -14,7 +14,7 @@ from signal import SIGKILL
 import pytest
 import requests
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from support.joining import built, obtain, renew
 from support.openbao import OpenBao
 from support.processes import Process, wait_for
 from vault.conftest import Configure
@@ -24,7 +24,6 @@ from ca.messages import SignResponse
 from ca.vault_plan import OPERATOR
 from ca.vault_settings import VaultSettings, to_text
 from policy.certificate import read_pod_names
-from proxy.credentials.credential import Credential, build_credential
 from proxy.credentials.csr import make_key_and_csr
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
@@ -52,14 +51,14 @@ class Served:
         self.directory = bao.folder / name
         config = bao.folder / "ca.toml"
         config.write_text(to_text(settings), encoding="ascii")
-        made = tencrypt("init", self.directory, "--config", config)
+        self.owner = bao.token(OPERATOR, ttl="1h")
+        made = tencrypt("init", self.directory, "--config", config, token=self.owner)
         self.fingerprint = re.findall(r"sha256:[0-9a-f]{64}", made)[0]
         with socket.socket() as opened:
             opened.bind(("127.0.0.1", 0))
             self.port = opened.getsockname()[1]
         self.address = f"https://127.0.0.1:{self.port}"
         self.ca = Ca(self.address, self.fingerprint, "shop.example")
-        self.owner = bao.token(OPERATOR, ttl="1h")
         self.log = bao.folder / f"serve-{name}"
         self.serve()
 
@@ -101,10 +100,6 @@ def leaf(response: SignResponse) -> x509.Certificate:
     return x509.load_pem_x509_certificate(response.chain[0].encode())
 
 
-def credential(key: EllipticCurvePrivateKey, response: SignResponse) -> Credential:
-    return build_credential(key, "".join(response.chain).encode(), "".join(response.roots).encode())
-
-
 @pytest.fixture
 async def connections_end() -> AsyncIterator[None]:
     """Wait at the end until no connection is left: TLS says good-bye after its client has what it wanted."""
@@ -118,13 +113,13 @@ async def connections_end() -> AsyncIterator[None]:
 @pytest.mark.usefixtures("connections_end")
 async def test_a_pod_joins_and_renews(served: Served) -> None:
     key, csr = make_key_and_csr()
-    joined = await ca_client.obtain(served.ca, served.token(), csr)
+    joined = await obtain(served.ca, served.token(), csr)
     names = read_pod_names(leaf(joined))
     assert (names.pod, names.identity.uri) == ("web-1", "spiffe://shop.example/ns/shop/sa/web")
     life = leaf(joined).not_valid_after_utc - leaf(joined).not_valid_before_utc
     assert 3600 <= life.total_seconds() <= 3600 + 301
     _, again = make_key_and_csr()
-    renewed = await ca_client.renew(served.ca, credential(key, joined), again)
+    renewed = await renew(served.ca, built(key, joined), again)
     assert leaf(renewed).serial_number != leaf(joined).serial_number
     assert served.events()[-2:] == ["issued", "renewed"]
     assert not list(served.directory.glob("*.key"))
@@ -136,12 +131,12 @@ async def test_a_pod_joins_and_renews(served: Served) -> None:
 @pytest.mark.usefixtures("connections_end")
 async def test_vault_that_is_away_is_not_ready_and_not_dead(bao: OpenBao, served: Served) -> None:
     token, (_, csr) = served.token(), make_key_and_csr()
-    await ca_client.obtain(served.ca, token, csr)
+    await obtain(served.ca, token, csr)
     assert served.get("/readyz").status_code == 200
     bao.seal()
     patient = Ca(served.address, served.fingerprint, "shop.example", 15.0)
     with pytest.raises(CaUnreachable, match="what signs for the CA does not answer"):
-        await ca_client.obtain(patient, token, csr)
+        await obtain(patient, token, csr)
     wait_for("the server to notice", lambda: "signer_away" in served.events(), 30)
     away = served.get("/readyz")
     assert (away.status_code, away.headers["Retry-After"]) == (503, "1")
@@ -149,7 +144,7 @@ async def test_vault_that_is_away_is_not_ready_and_not_dead(bao: OpenBao, served
     bao.unseal()
     wait_for("the server to notice", lambda: "signer_back" in served.events(), 30)
     assert served.get("/readyz").status_code == 200
-    assert (await ca_client.obtain(served.ca, token, csr)).chain
+    assert (await obtain(served.ca, token, csr)).chain
 
 
 def test_a_server_that_starts_before_vault_waits_for_it(
@@ -182,7 +177,7 @@ def test_it_ends_in_order_while_it_waits_for_vault(bao: OpenBao, prepared: Vault
 def test_init_says_what_vault_lacks(bao: OpenBao, configure: Configure) -> None:
     config = bao.folder / "ca.toml"
     config.write_text(to_text(configure()), encoding="ascii")
-    said = tencrypt("init", bao.folder / "ca", "--config", config, code=1)
+    said = tencrypt("init", bao.folder / "ca", "--config", config, code=1, token=bao.root_token)
     assert said.startswith("tencrypt: ca init: tencrypt-pki/issuer/default/json: ")
     assert not (bao.folder / "ca").exists()
 
@@ -203,7 +198,7 @@ def both(bao: OpenBao, prepared: VaultSettings) -> Iterator[tuple[Served, Served
 async def tried(served: Served, token: str) -> str:
     """Ask for a certificate; say what came of it."""
     try:
-        await ca_client.obtain(served.ca, token, make_key_and_csr()[1])
+        await obtain(served.ca, token, make_key_and_csr()[1])
     except CaRefused as error:
         return error.code
     return "issued"
@@ -228,18 +223,18 @@ async def test_a_pod_that_joined_at_one_server_renews_and_has_its_roster_at_the_
 ) -> None:
     one, two = both
     key, csr = make_key_and_csr()
-    joined = credential(key, await ca_client.obtain(one.ca, one.token(), csr))
-    async with ca_client.line(two.ca, joined) as line:
+    joined = built(key, await obtain(one.ca, one.token(), csr))
+    async with ca_client.line(two.ca, joined.roots, joined) as line:
         roster = parse_roster(parse_envelope(await line.roster(0, None, 5) or b"").payload)
         other = one.token("web-2", "10.0.0.2")
         asking = asyncio.get_running_loop().create_task(line.roster(roster.version, None, 10))
-        await ca_client.obtain(one.ca, other, make_key_and_csr()[1])
+        await obtain(one.ca, other, make_key_and_csr()[1])
         newer = parse_roster(parse_envelope(await asking or b"").payload)
     assert [entry.pod for entry in roster.entries] == ["web-1"]
     assert [entry.pod for entry in newer.entries] == ["web-1", "web-2"]
     one.process.signal(SIGKILL)
     one.process.finish()
-    renewed = await ca_client.renew(two.ca, joined, make_key_and_csr()[1])
+    renewed = await renew(two.ca, joined, make_key_and_csr()[1])
     assert leaf(renewed).serial_number != joined.chain[0].serial_number
 
 

@@ -38,7 +38,7 @@ def told(vault: Vault, settings: VaultSettings) -> list[str]:
 def test_what_is_missing_is_made_once(operator: Vault, settings: VaultSettings) -> None:
     assert check(operator, settings, DAY) == MISSING
     first = told(operator, settings)
-    assert [line.split()[0] for line in first] == [f"{number}/10" for number in range(1, 11)]
+    assert [line.split()[0] for line in first] == [f"{number}/12" for number in range(1, 13)]
     assert check(operator, settings, DAY) == []
     again = told(operator, settings)
     assert all(line.endswith(("stands", "which stays")) for line in again)
@@ -69,7 +69,7 @@ def test_a_role_that_was_changed_is_told_by_its_field_and_put_right(
     lines = check(operator, settings, DAY)
     assert len(lines) == len(changes)
     assert lines[0].startswith(f"{POD_ROLE}: {said}")
-    assert f"5/10 {POD_ROLE}" not in told(operator, settings)
+    assert f"5/12 {POD_ROLE}" not in told(operator, settings)
     assert check(operator, settings, DAY) == []
 
 
@@ -163,7 +163,7 @@ def test_apply_and_check_by_the_command_line(bao: OpenBao, config: Path) -> None
     assert (missing.returncode, missing.stdout) == (6, "\n".join(MISSING) + "\n")
     done = run(config, "--apply", token=bao.root_token)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0] == "[1/11] sys/mounts/tencrypt-pki: mounted"
+    assert done.stdout.splitlines()[0] == "[1/13] sys/mounts/tencrypt-pki: mounted"
     checked = run(config, "--check", "--json", token=bao.root_token)
     assert (checked.returncode, checked.stdout) == (0, '{\n  "differences": []\n}\n')
 

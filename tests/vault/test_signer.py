@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import crypto
 from support.authority import DAY, approved, make_claims
 from support.openbao import BaoError, OpenBao
 
 from ca.drivers.vault import Vault, VaultRefusedError
-from ca.drivers.vault_signer import VaultSigner, open_signer
+from ca.drivers.vault_signer import VaultSigner, read_issuer
 from ca.signer import SignerAwayError, SignerError, Wanted, for_lists, for_pod, for_server, make_csr
 from ca.vault_plan import plan
 from ca.vault_settings import VaultSettings
@@ -31,14 +32,18 @@ def pod(namespace: str = "shop") -> Wanted:
 
 @pytest.fixture
 def signer(vault: Vault, prepared: VaultSettings) -> VaultSigner:
-    return open_signer(vault, prepared)
+    return VaultSigner(vault, prepared)
 
 
-def is_strictly_valid(signer: VaultSigner, wanted: Wanted) -> bool:
-    chain = signer.sign(wanted, wall(), DAY)
+@pytest.fixture
+def root(vault: Vault, prepared: VaultSettings) -> x509.Certificate:
+    return read_issuer(vault, prepared.pki_mount, "default")[-1]
+
+
+def is_strictly_valid(signer: VaultSigner, root: x509.Certificate, wanted: Wanted) -> bool:
+    chain = signer.sign(root, wanted, wall(), DAY)
     store = crypto.X509Store()
-    for root in signer.roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
+    store.add_cert(crypto.X509.from_cryptography(root))
     store.set_flags(X509_STRICT)
     above = [crypto.X509.from_cryptography(one) for one in chain[1:]]
     crypto.X509StoreContext(
@@ -47,17 +52,21 @@ def is_strictly_valid(signer: VaultSigner, wanted: Wanted) -> bool:
     return True
 
 
-def test_each_kind_is_signed_and_stands_strict_judgement(signer: VaultSigner) -> None:
+def test_each_kind_is_signed_and_stands_strict_judgement(
+    signer: VaultSigner, root: x509.Certificate
+) -> None:
     for wanted in (pod(), SERVER, LISTS):
-        assert is_strictly_valid(signer, wanted)
-    names = read_pod_names(signer.sign(pod(), wall(), DAY)[0])
+        assert is_strictly_valid(signer, root, wanted)
+    names = read_pod_names(signer.sign(root, pod(), wall(), DAY)[0])
     assert (names.pod, names.identity.uri) == ("web-1", "spiffe://shop.example/ns/shop/sa/web")
-    check_list_signer(signer.sign(LISTS, wall(), DAY)[0], "shop.example")
+    check_list_signer(signer.sign(root, LISTS, wall(), DAY)[0], "shop.example")
 
 
-def test_vault_itself_refuses_another_namespace(signer: VaultSigner) -> None:
+def test_vault_itself_refuses_another_namespace(
+    signer: VaultSigner, root: x509.Certificate
+) -> None:
     with pytest.raises(SignerError, match=r"tencrypt-pod: alt_names: .*web-1\.bank\.pod"):
-        signer.sign(pod("bank"), wall(), DAY)
+        signer.sign(root, pod("bank"), wall(), DAY)
 
 
 FORBIDDEN = [
@@ -83,12 +92,11 @@ def test_the_ca_may_do_nothing_else(vault: Vault, method: str, path: str) -> Non
 
 @pytest.mark.parametrize("field", ["not_after", "not_before_duration", "other_sans", "user_ids"])
 def test_the_ca_may_ask_for_nothing_that_a_role_does_not_bound(
-    vault: Vault, signer: VaultSigner, field: str
+    vault: Vault, signer: VaultSigner, root: x509.Certificate, field: str
 ) -> None:
     """With `not_after` a replica that was taken over had certificates until the root's end, whatever `max_ttl` says."""
     asked: dict[str, object] = {"csr": SERVER.csr, "uri_sans": SERVER.uri, "ttl": 60}
-    path = "tencrypt-pki/sign/tencrypt-server"
-    assert signer.roots
+    path = f"tencrypt-pki/issuer/{signer._issuer_of(root)}/sign/tencrypt-server"
     assert vault.write(path, asked)["data"]["certificate"]
     with pytest.raises(VaultRefusedError, match="permission denied"):
         vault.write(path, {**asked, field: "2036-01-01T00:00:00Z"})
@@ -122,21 +130,23 @@ WIDE = {
 def test_a_role_that_is_not_as_planned_is_told_by_its_field(
     bao: OpenBao,
     signer: VaultSigner,
-    prepared: VaultSettings,
+    root: x509.Certificate,
     changes: dict[str, object],
     field: str,
 ) -> None:
-    role = plan(prepared, DAY).roles[0]
+    role = plan(signer._settings, DAY).roles[0]
     bao.write(role.path, {**role.fields, **changes})
     with pytest.raises(SignerError, match=f"^tencrypt-pki/sign/tencrypt-pod: {field}: ") as refused:
-        signer.sign(pod(), wall(), DAY)
+        signer.sign(root, pod(), wall(), DAY)
     assert not isinstance(refused.value, SignerAwayError)
 
 
-def test_a_role_that_is_gone_is_told(bao: OpenBao, signer: VaultSigner) -> None:
+def test_a_role_that_is_gone_is_told(
+    bao: OpenBao, signer: VaultSigner, root: x509.Certificate
+) -> None:
     bao.delete("tencrypt-pki/roles/tencrypt-pod")
     with pytest.raises(SignerError, match="tencrypt-pod: role: unknown role"):
-        signer.sign(pod(), wall(), DAY)
+        signer.sign(root, pod(), wall(), DAY)
 
 
 def test_an_intermediate_signs_below_a_root_elsewhere(
@@ -157,9 +167,10 @@ def test_an_intermediate_signs_below_a_root_elsewhere(
     )
     middle = next(one for one, key in both["data"]["mapping"].items() if key)
     bao.write("tencrypt-pki/config/issuers", {"default": middle})
-    signer = open_signer(vault, prepared)
-    assert is_strictly_valid(signer, pod())
-    assert len(signer.sign(pod(), wall(), DAY)) == 2
+    signer = VaultSigner(vault, prepared)
+    above = x509.load_pem_x509_certificate(root.encode())
+    assert is_strictly_valid(signer, above, pod())
+    assert len(signer.sign(above, pod(), wall(), DAY)) == 2
 
 
 def test_an_intermediate_without_its_root_is_told(
@@ -176,7 +187,7 @@ def test_an_intermediate_without_its_root_is_told(
     )
     bao.write("tencrypt-pki/config/issuers", {"default": made["data"]["imported_issuers"][0]})
     with pytest.raises(SignerError, match="its chain ends at no root: import the root"):
-        open_signer(vault, prepared)
+        read_issuer(vault, prepared.pki_mount, "default")
 
 
 def test_an_engine_without_issuer_is_told(bao: OpenBao, prepared: VaultSettings) -> None:
@@ -184,13 +195,15 @@ def test_an_engine_without_issuer_is_told(bao: OpenBao, prepared: VaultSettings)
     clock = iter(range(0, 1000, 5))
     hurried = Vault(prepared, lambda: float(next(clock)), lambda _: None)
     with pytest.raises(SignerError, match="default issuer"):
-        open_signer(hurried, prepared)
+        read_issuer(hurried, prepared.pki_mount, "default")
 
 
-def test_a_root_is_not_signed_for_without_a_csr(signer: VaultSigner) -> None:
+def test_a_root_is_not_signed_for_without_a_csr(
+    signer: VaultSigner, root: x509.Certificate
+) -> None:
     bare = for_lists(KEY.public_key(), "shop.example")
     with pytest.raises(SignerError, match="tencrypt-lists"):
-        signer.sign(bare, wall(), DAY)
+        signer.sign(root, bare, wall(), DAY)
 
 
 @pytest.mark.usefixtures("prepared")

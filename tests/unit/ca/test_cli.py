@@ -276,11 +276,11 @@ def test_a_copy_becomes_the_directory_again(tmp_path: Path, ca: Ca, directory: P
     assert token.code == 0
     before = ca("show", "--dir", directory).out
     copied = ca("backup", "--dir", directory, tmp_path / "copy")
-    assert copied == Done(0, f"{tmp_path}/copy: 4 files of {directory}\n", "")
+    assert copied == Done(0, f"{tmp_path}/copy: 5 files of {directory}\n", "")
     again = ca("backup", "--dir", directory, tmp_path / "copy")
     assert again == Done(2, "", f"tencrypt: ca backup: {tmp_path}/copy is there already\n")
     restored = ca("restore", tmp_path / "copy", tmp_path / "new")
-    assert restored == Done(0, f"{tmp_path}/new: 4 files of {tmp_path}/copy\n", "")
+    assert restored == Done(0, f"{tmp_path}/new: 5 files of {tmp_path}/copy\n", "")
     assert ca("show", "--dir", tmp_path / "new").out == before
     full = ca("restore", tmp_path / "copy", tmp_path / "new")
     assert full.code == 2

@@ -40,9 +40,11 @@ class Counting(KeySigner):
         self.signed = 0
 
     @override
-    def sign(self, wanted: Wanted, wall: object, life: object) -> tuple[x509.Certificate, ...]:
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: object, life: object
+    ) -> tuple[x509.Certificate, ...]:
         self.signed += 1
-        return super().sign(wanted, WALL, DAY)
+        return super().sign(root, wanted, WALL, DAY)
 
 
 def test_grant_of_another_server_between_read_and_write_is_seen() -> None:
@@ -109,10 +111,12 @@ class Refusing(KeySigner):
     """Signs for one pod alone."""
 
     @override
-    def sign(self, wanted: Wanted, wall: object, life: object) -> tuple[x509.Certificate, ...]:
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: object, life: object
+    ) -> tuple[x509.Certificate, ...]:
         if wanted.dns != ("web-1.shop.pod",):
             raise SignerError("uri_sans: not allowed by this role")
-        return super().sign(wanted, WALL, DAY)
+        return super().sign(root, wanted, WALL, DAY)
 
 
 def test_one_pods_failure_does_not_touch_the_others_of_its_batch() -> None:

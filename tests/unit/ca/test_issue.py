@@ -11,6 +11,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from support.authority import DAY, make_claims, make_csr_pem
+from support.joining import roots_of
 from support.memory_ca import ISSUER, SECRET, WALL, Memory, join, office
 
 from ca.documents import StateError
@@ -41,8 +42,7 @@ def test_genuine_token_gets_the_certificate_that_its_record_says() -> None:
     assert leaf.identity == CLAIMS.identity
     assert leaf.addresses == {address.packed for address in CLAIMS.addresses}
     assert issued.response.time == WALL.timestamp()
-    roots = [x509.load_pem_x509_certificate(root.encode()) for root in issued.response.roots]
-    assert roots == [ISSUER.root]
+    assert roots_of(issued.response) == (ISSUER.root,)
     assert store.held == (issued.lease,)
     assert issued.lease.serial == f"{leaf.serial:x}"
     assert issued.lease.ends == leaf.not_after

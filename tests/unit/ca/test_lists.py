@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.rosters import make_roster
+from support.rosters import UNVOUCHED, make_roster
 
 from ca.lists import (
     LARGEST_ENVELOPE,
@@ -24,7 +24,7 @@ from ca.messages import MessageError
 
 ROSTER = make_roster(1_700_000_000)
 PAYLOAD = encode_roster(ROSTER)
-ENVELOPE = Envelope(PAYLOAD, ("a chain", "of two"), b"a signature")
+ENVELOPE = Envelope(PAYLOAD, ("a chain", "of two"), b"a signature", UNVOUCHED)
 ENTRY = ROSTER.entries[0]
 
 

@@ -41,7 +41,7 @@ Message = SignRequest | SignResponse | Bundle | ErrorResponse
 Parser = Callable[[bytes], Message]
 BODIES: list[tuple[Parser, Message]] = [
     (parse_sign_request, SignRequest("csr")),
-    (parse_sign_response, SignResponse(("leaf", "issuer"), ("root",), 1.5)),
+    (parse_sign_response, SignResponse(("leaf", "issuer"), {"any": "object"}, 1.5)),
     (parse_bundle, Bundle(("root", "next root"))),
     (parse_error, ErrorResponse("address_held", "10.0.0.1 is held")),
 ]

@@ -91,14 +91,14 @@ def test_pods_believe_what_it_signs(
     tmp_path: Path, chain: tuple[Made, ...], passphrase: bytes
 ) -> None:
     issuer = read_own_issuer(pem(*chain), key_pem(chain[0], passphrase), PASSPHRASE, WALL)
-    create_for_issuer(tmp_path / "ca", "shop.example", PASSPHRASE, issuer)
+    create_for_issuer(tmp_path / "ca", "shop.example", PASSPHRASE, issuer, WALL)
     signer = open_signer(tmp_path / "ca", PASSPHRASE)
     assert signer.trust_domain == read_trust_domain(tmp_path / "ca") == "shop.example"
     wanted = for_pod(approved(make_claims()))
-    signed = signer.sign(wanted, WALL, DAY)
+    signed = signer.sign(ROOT.certificate, wanted, WALL, DAY)
     assert len(signed) == len(chain)
-    assert signer.roots == (ROOT.certificate,)
-    check_signed(wanted, signed, signer.roots, WALL, DAY)
+    assert signer.issuer.root == ROOT.certificate
+    check_signed(wanted, signed, ROOT.certificate, WALL, DAY)
 
 
 def test_a_stronger_curve_signs_too() -> None:

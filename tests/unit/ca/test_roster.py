@@ -14,6 +14,7 @@ from support.memory_ca import ISSUER, SIGNER, WALL, Memory
 from typing_extensions import override
 
 from ca.certificates import sign_leaf
+from ca.facts import read_facts
 from ca.lease import Certified, lease_to
 from ca.lists import Roster, parse_envelope, parse_roster
 from ca.messages import JoinClaims
@@ -56,9 +57,9 @@ def signed(
     rosters: Rosters, records: Records, wall: datetime = WALL, namespace: str = "shop"
 ) -> Roster:
     """Sign what is on record, and return what the envelope says."""
-    record = rosters.due(namespace, records.record(namespace), wall)
+    record = rosters.due(namespace, records.record(namespace), read_facts(records), wall)
     records.put(record, namespace)
-    made = rosters.sign(namespace, record, wall)
+    made = rosters.sign(namespace, record, read_facts(records), wall)
     assert parse_roster(parse_envelope(made.envelope).payload) == made.roster
     return made.roster
 
@@ -181,7 +182,7 @@ def test_signer_is_replaced_at_half_its_life(records: Records) -> None:
 
 
 def test_list_signer_is_no_pod_and_no_caller_of_the_ca() -> None:
-    certificate = ListSigner(SIGNER, WALL).certificate
+    certificate = ListSigner(SIGNER, ISSUER.root, WALL).certificate
     check_list_signer(certificate, "shop.example")
     with pytest.raises(UNREADABLE):
         read_pod_names(certificate)
@@ -233,7 +234,7 @@ def test_root_and_another_trust_domains_signer_are_no_list_signers() -> None:
     with pytest.raises(UNREADABLE):
         check_list_signer(ISSUER.root, "shop.example")
     with pytest.raises(UNREADABLE):
-        check_list_signer(ListSigner(SIGNER, WALL).certificate, "bank.example")
+        check_list_signer(ListSigner(SIGNER, ISSUER.root, WALL).certificate, "bank.example")
 
 
 def caller(key: str) -> Caller:

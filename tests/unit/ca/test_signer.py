@@ -28,12 +28,12 @@ def signed(wanted: Wanted, life: timedelta = DAY) -> x509.Certificate:
 
 
 def check(wanted: Wanted, *chain: x509.Certificate) -> None:
-    check_signed(wanted, chain, SIGNER.roots, WALL, DAY)
+    check_signed(wanted, chain, ISSUER.root, WALL, DAY)
 
 
 @pytest.mark.parametrize("wanted", [POD, SERVER, LISTS], ids=["pod", "server", "lists"])
 def test_what_the_embedded_signer_gives_is_what_was_asked_for(wanted: Wanted) -> None:
-    check(wanted, *SIGNER.sign(wanted, WALL, DAY))
+    check(wanted, *SIGNER.sign(ISSUER.root, wanted, WALL, DAY))
     assert SIGNER.trust_domain == "shop.example"
 
 
@@ -76,7 +76,7 @@ def test_another_life_is_refused(life: timedelta) -> None:
 @pytest.mark.parametrize("minutes", [-50, 4])
 def test_a_signer_whose_clock_differs_a_little_is_no_trouble(minutes: int) -> None:
     at = WALL + timedelta(minutes=minutes)
-    check_signed(POD, [sign_leaf(ISSUER, POD, at, DAY)], SIGNER.roots, WALL, DAY)
+    check_signed(POD, [sign_leaf(ISSUER, POD, at, DAY)], ISSUER.root, WALL, DAY)
 
 
 @pytest.mark.parametrize("hours", [-24.1, 0.2])
@@ -84,12 +84,12 @@ def test_a_signer_whose_clock_makes_it_useless_is_told(hours: float) -> None:
     at = WALL + timedelta(hours=hours)
     made = sign_leaf(Issuer(ISSUER.root, ISSUER.key), POD, at, DAY)
     with pytest.raises(SignerError, match=r"^the signer's clock: good from"):
-        check_signed(POD, [made], SIGNER.roots, WALL, DAY)
+        check_signed(POD, [made], ISSUER.root, WALL, DAY)
 
 
 def test_a_life_that_the_root_cuts_short_is_not_refused() -> None:
     ends = ISSUER.root.not_valid_after_utc - timedelta(hours=1)
-    check_signed(POD, [sign_leaf(ISSUER, POD, ends, DAY)], SIGNER.roots, ends, DAY)
+    check_signed(POD, [sign_leaf(ISSUER, POD, ends, DAY)], ISSUER.root, ends, DAY)
 
 
 def rebuilt(
@@ -160,7 +160,7 @@ def test_a_subject_is_refused() -> None:
 
 def test_a_chain_that_ends_at_no_root_of_the_project_is_refused() -> None:
     other = Issuer(FOREIGN, KEY)
-    with pytest.raises(SignerError, match=r"^chain: it ends at no root"):
+    with pytest.raises(SignerError, match=r"^chain: it does not end at the root that shall sign"):
         check(POD, sign_leaf(other, POD, WALL, DAY))
     with pytest.raises(SignerError, match=r"^chain: a certificate is not signed by the next"):
         check(POD, signed(POD), FOREIGN)

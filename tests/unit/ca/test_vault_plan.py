@@ -35,10 +35,18 @@ def test_each_kind_has_a_role_and_the_policy_runs_these_alone() -> None:
         if line.startswith("path ")
     ]
     assert [line.split('"')[1] for line in lines] == [
-        *(f"tencrypt-pki/sign/{ROLES[kind]}" for kind in Kind),
+        *(
+            f"tencrypt-pki/issuer/+/sign/{ROLES[kind]}"
+            for kind in Kind
+            if kind is not Kind.STATEMENT
+        ),
         "tencrypt-kv/data/namespaces/+",
         "tencrypt-kv/metadata/namespaces/+",
         "tencrypt-kv/data/tokens/+",
+        "tencrypt-kv/data/bundle",
+        "tencrypt-kv/metadata/bundle",
+        "tencrypt-kv/data/revocations",
+        "tencrypt-kv/metadata/revocations",
         "auth/token/lookup-self",
         "auth/token/renew-self",
     ]
@@ -48,7 +56,8 @@ def test_the_server_says_not_who_joins_and_the_operator_not_who_has_joined() -> 
     server, operator = (str(one.fields["policy"]) for one in plan(SETTINGS, timedelta(1)).policies)
     assert 'path "tencrypt-kv/data/tokens/+" { capabilities = ["read"] }' in server
     assert 'path "tencrypt-kv/data/namespaces/+" { capabilities = ["read"] }' in operator
-    assert "sign" not in operator
+    assert operator.count("/sign/") == operator.count("/sign/tencrypt-statement") == 1
+    assert "statement" not in server
 
 
 STEP = Step(

@@ -34,7 +34,7 @@ def test_a_copy_is_the_owners_alone_and_replaces_nothing(
 ) -> None:
     copy = tmp_path / "copy.tar.gz"
     authority.token()
-    assert save(authority.directory, copy) == 4
+    assert save(authority.directory, copy) == 5
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     before = copy.read_bytes()
     with pytest.raises(DirectoryError, match=r"copy\.tar\.gz is there already"):
@@ -153,7 +153,7 @@ def test_a_directory_in_use_is_not_overwritten(authority: Authority, tmp_path: P
     save(authority.directory, tmp_path / "copy")
     with pytest.raises(DirectoryError, match="is not empty"):
         restore(tmp_path / "copy", authority.directory, now())
-    assert open_signer(authority.directory, PASSPHRASE).roots == (authority.root,)
+    assert open_signer(authority.directory, PASSPHRASE).issuer.root == authority.root
 
 
 async def test_after_a_lost_disk_pods_renew_and_join(authority: Authority, tmp_path: Path) -> None:

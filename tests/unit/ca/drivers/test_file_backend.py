@@ -55,7 +55,7 @@ def test_everything_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> No
     folders = {modes.pop("tokens"), modes.pop("namespaces")}
     assert folders == {stat.S_IMODE(authority.directory.stat().st_mode)} == {0o700}
     documents = {"documents.lock", "shop.json", "0123456789abcdef.json"}
-    named = {"root.key", "root.pem", "ca.json", *documents}
+    named = {"root.key", "root.pem", "ca.json", "bundle.json", *documents}
     assert set(modes) == named
     assert set(modes.values()) == {0o600}
 

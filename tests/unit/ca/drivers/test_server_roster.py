@@ -218,7 +218,7 @@ async def test_genuine_certificate_that_is_on_no_record_gets_no_roster(
 
 async def test_list_signer_is_no_pod_to_the_ca(authority: Authority) -> None:
     pod = Caller(authority, "web-1", "10.0.0.1", "shop")
-    signer = ListSigner(authority.signer, authority.wall)
+    signer = ListSigner(authority.signer, authority.root, authority.wall)
     key = signer._key
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     pod.key, pod.certificate = key, signer.certificate

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from support.pki import START, Leaf
 from support.pki import Authority as Forger
-from support.rosters import DAY, Lists, make_roster
+from support.rosters import DAY, UNVOUCHED, Lists, make_roster
 
 from ca.lists import CONTEXT, Envelope, Roster, encode_envelope, encode_roster, parse_envelope
 from proxy.credentials.certificate import PodCertificate
@@ -128,7 +128,7 @@ def test_older_roster_is_refused_and_a_newer_one_taken() -> None:
 
 @pytest.mark.parametrize("chain", [("",), ("no certificate",), ("-----BEGIN CERTIFICATE-----",)])
 def test_chain_that_is_none_is_refused(chain: tuple[str, ...]) -> None:
-    refusal(encode_envelope(Envelope(encode_roster(ROSTER), chain, b"x")))
+    refusal(encode_envelope(Envelope(encode_roster(ROSTER), chain, b"x", UNVOUCHED)))
 
 
 def test_list_signer_is_refused_as_a_peer() -> None:
@@ -140,10 +140,12 @@ def test_list_signer_is_refused_as_a_peer() -> None:
 def test_newest_is_held_whatever_comes_later() -> None:
     held = HeldRoster()
     newer = OURS.sign(ROSTER)
-    assert held.offer(newer, ROOTS, OWN, NOW) == ROSTER
-    assert held.offer(newer, ROOTS, OWN, NOW) is None
-    assert held.offer(OURS.sign(ROSTER), ROOTS, OWN, NOW) is None, "signed again, the same"
+    assert held.offer(newer, lambda _: ROOTS, OWN, NOW) == ROSTER
+    assert held.offer(newer, lambda _: ROOTS, OWN, NOW) is None
+    assert held.offer(OURS.sign(ROSTER), lambda _: ROOTS, OWN, NOW) is None, (
+        "signed again, the same"
+    )
     for bad in (OURS.sign(replace(ROSTER, version=6)), OTHERS.sign(ROSTER), b"", b"noise"):
         with pytest.raises(Dropped):
-            held.offer(bad, ROOTS, OWN, NOW)
+            held.offer(bad, lambda _: ROOTS, OWN, NOW)
     assert (held.roster, held.envelope, held.age_key) == (ROSTER, newer, ROSTER.age_key)

@@ -4,6 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.pki import HOUR, START, Authority, Leaf
 
+from ca.trust_bundle import fingerprint
 from proxy.credentials.trust import NONE_REVOKED, Revocations, verify_again
 from proxy.drops import Drop
 from proxy.errors import Dropped
@@ -48,7 +49,9 @@ def test_time_is_left_to_the_corrected_clock() -> None:
     [
         Revocations(serials=frozenset({POD.chain[0].serial_number})),
         Revocations(serials=frozenset({OURS.root.serial_number})),
-        Revocations(pods=frozenset({(POD.own.identity.uri, POD.own.pod)})),
+        Revocations(pods=frozenset({POD.own.pod})),
+        Revocations(service_accounts=frozenset({POD.own.identity.service_account})),
+        Revocations(issuers=frozenset({fingerprint(OURS.root)})),
     ],
 )
 def test_list_names_certificates_issuers_and_pods(revoked: Revocations) -> None:
@@ -58,7 +61,5 @@ def test_list_names_certificates_issuers_and_pods(revoked: Revocations) -> None:
 
 
 def test_others_on_the_list_are_no_concern() -> None:
-    Revocations(frozenset({1}), frozenset({(POD.own.identity.uri, "another")})).check(
-        POD.chain, POD.own
-    )
+    Revocations(frozenset({1}), *[frozenset({"another"})] * 3).check(POD.chain, POD.own)
     NONE_REVOKED.check(POD.chain, POD.own)

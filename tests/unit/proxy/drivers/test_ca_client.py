@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.authority import DAY, TRUST_DOMAIN, Authority, make_claims
 from support.certified import pod_certificate, server_certificate
+from support.joining import built, obtain, renew
 
-from ca.messages import LARGEST_BODY, Bundle, SignResponse, encode
+from ca.messages import LARGEST_ANSWER, Bundle, SignResponse, encode
 from ca.profile import ApprovedRequest
-from proxy.credentials.credential import Credential, build_credential
+from proxy.credentials.credential import Credential
 from proxy.credentials.csr import make_key_and_csr
-from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable, obtain, renew
+from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
 
 Certify = Callable[[Authority, ec.EllipticCurvePublicKey], x509.Certificate]
 
@@ -52,8 +53,7 @@ async def refused(authority: Authority, token: str, csr: bytes | None = None) ->
 async def test_pod_obtains_its_credential(authority: Authority) -> None:
     key, csr = make_key_and_csr()
     answer = await join(authority, authority.token(addresses=["10.0.0.1", "fd00::1"]), csr)
-    chain, roots = "".join(answer.chain).encode(), "".join(answer.roots).encode()
-    credential = build_credential(key, chain, roots)
+    credential = built(key, answer)
     assert credential.own.identity.uri == "spiffe://shop.example/ns/shop/sa/web"
     assert credential.own.address_texts() == ["10.0.0.1", "fd00::1"]
     assert credential.roots == (authority.root,)
@@ -107,11 +107,6 @@ async def test_store_that_fails_is_tried_again_later(authority: Authority) -> No
 async def joined(authority: Authority) -> Credential:
     key, csr = make_key_and_csr()
     return built(key, await join(authority, authority.token(), csr))
-
-
-def built(key: ec.EllipticCurvePrivateKey, answer: SignResponse) -> Credential:
-    chain, roots = "".join(answer.chain), "".join(answer.roots)
-    return build_credential(key, chain.encode(), roots.encode())
 
 
 async def test_pod_renews_with_its_own_key_and_certificate(authority: Authority) -> None:
@@ -290,9 +285,9 @@ async def test_ended_certificate_of_the_ca_hears_no_token(tmp_path: Path) -> Non
     ("answer", "says"),
     [
         (http(b"{}"), "not as a CA does"),
-        (http(b"x" * (LARGEST_BODY + 1)), f"more than {LARGEST_BODY} bytes"),
+        (http(b"x" * (LARGEST_ANSWER + 1)), f"more than {LARGEST_ANSWER} bytes"),
         (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + bytes(20_000),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + bytes(LARGEST_ANSWER + 1),
             "answered more than",
         ),
         (http(b"", "302 Found", "Location: /v1/bundle\r\n"), "answered 302"),

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.authority import make_claims
-from support.memory_ca import SECRET, WALL, GoneWrong, Memory, ask, office
+from support.memory_ca import ISSUER, SECRET, WALL, GoneWrong, Memory, ask, office
 from support.settings_text import PROJECT
 
 from ca.issue import TokenRecord, authenticate
@@ -74,7 +74,13 @@ class World:
         if self.now >= self.until:
             raise Over
 
-    async def obtain(self, _ca: Ca, token: str, csr: bytes) -> SignResponse:
+    async def find_root(self, _ca: Ca) -> x509.Certificate:
+        """Stand in for `ca_client.find_root`."""
+        return ISSUER.root
+
+    async def obtain(
+        self, _ca: Ca, _root: x509.Certificate, token: str, csr: bytes
+    ) -> SignResponse:
         """Stand in for `ca_client.obtain`."""
         return self._answer(
             "token",
@@ -82,7 +88,9 @@ class World:
             lambda: authenticate(f"Bearer {token}", office(self.store).find_token, self.wall),
         )
 
-    async def renew(self, _ca: Ca, credential: Credential, csr: bytes) -> SignResponse:
+    async def renew(
+        self, _ca: Ca, _roots: object, credential: Credential, csr: bytes
+    ) -> SignResponse:
         """Stand in for `ca_client.renew`."""
 
         shown = credential.chain[0].public_bytes(Encoding.DER)
@@ -119,6 +127,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
     caplog.set_level(logging.INFO, "tencrypt")
     made = World(Memory(CLAIMS))
+    monkeypatch.setattr(ca_client, "find_root", made.find_root)
     monkeypatch.setattr(ca_client, "obtain", made.obtain)
     monkeypatch.setattr(ca_client, "renew", made.renew)
     return made

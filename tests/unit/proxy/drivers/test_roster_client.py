@@ -5,10 +5,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 from support.authority import DAY, TRUST_DOMAIN, Authority
 from support.callers import join, names
 from support.rosters import Lists, make_roster
@@ -16,9 +18,9 @@ from support.settings_text import PROJECT
 
 from ca.drivers import rosters
 from ca.lists import LARGEST_ENVELOPE, Roster
-from ca.namespace import Namespace
 from ca.overview import read_leases
 from ca.roster import Rosters, SignedRoster
+from proxy.credentials.bundle import HeldBundle
 from proxy.credentials.credential import Credential
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
@@ -138,12 +140,12 @@ async def test_questions_go_over_one_connection(pod: Pod, monkeypatch: pytest.Mo
     make, ask = ca_client.line, ca_client.Line.roster
     count = 0
 
-    def line(ca: Ca, credential: Credential) -> object:
+    def line(ca: Ca, roots: tuple[x509.Certificate, ...], credential: Credential) -> object:
         lines.append(credential)
-        return make(ca, credential)
+        return make(ca, roots, credential)
 
     async def roster(
-        self: ca_client.Line, version: int, issued: int | None, hold: float
+        self: ca_client.Line, version: int, issued: int | None, hold: float, *_: str
     ) -> bytes | None:
         nonlocal count
         count += 1
@@ -164,8 +166,10 @@ class Story:
     def __init__(self, enrolment: Enrolment, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.wall = 5000.0, 1_700_000_000.0
         self.lists = Lists(self.wall)
-        credential = enrolment.credential
-        enrolment.credential = replace(credential, roots=(self.lists.issuer.root,))
+        credential, root = enrolment.credential, self.lists.issuer.root
+        enrolment.credential = replace(credential, roots=(root,))
+        enrolment.bundle = HeldBundle("shop.example", root)
+        enrolment.bundle.offer(self.lists.trust)
         enrolment.wall_offset = self.wall - self.now
         self.asked: list[tuple[float, int, int | None]] = []
         self.answers: list[bytes | Exception | None] = []
@@ -178,11 +182,16 @@ class Story:
         monkeypatch.setattr(ca_client, "line", self._line)
 
     @contextlib.asynccontextmanager
-    async def _line(self, _ca: Ca, _credential: Credential) -> AsyncIterator["Story"]:
+    async def _line(
+        self, _ca: Ca, _roots: object, _credential: Credential
+    ) -> AsyncIterator["Story"]:
         yield self
 
-    async def roster(self, version: int, issued: int | None, _hold: float) -> bytes | None:
+    async def roster(
+        self, version: int, issued: int | None, _hold: float, bundle: str
+    ) -> bytes | None:
         """Stand in for `Line.roster`."""
+        assert bundle == self.enrolment.bundle.hash
         self.asked.append((self.now, version, issued))
         if not self.answers:
             raise asyncio.CancelledError
@@ -277,7 +286,7 @@ async def test_new_credential_is_used_for_the_next_question(
     used: list[Credential] = []
 
     @contextlib.asynccontextmanager
-    async def line(_ca: Ca, credential: Credential) -> AsyncIterator[Story]:
+    async def line(_ca: Ca, _roots: object, credential: Credential) -> AsyncIterator[Story]:
         used.append(credential)
         yield story
 
@@ -286,9 +295,9 @@ async def test_new_credential_is_used_for_the_next_question(
     newer = replace(former)
     ask = story.roster
 
-    async def roster(version: int, issued: int | None, hold: float) -> bytes | None:
+    async def roster(version: int, issued: int | None, hold: float, bundle: str) -> bytes | None:
         story.enrolment.credential = newer
-        return await ask(version, issued, hold)
+        return await ask(version, issued, hold, bundle)
 
     monkeypatch.setattr(story, "roster", roster)
     await story.tell(None)
@@ -312,7 +321,7 @@ async def test_pod_stops_whether_or_not_the_ca_hears_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @contextlib.asynccontextmanager
-    async def silent(_ca: Ca, _credential: Credential) -> AsyncIterator[None]:
+    async def silent(_ca: Ca, _roots: object, _credential: Credential) -> AsyncIterator[None]:
         await asyncio.Event().wait()
         yield
 
@@ -332,19 +341,23 @@ async def test_pod_stops_whether_or_not_the_ca_hears_it(
 async def test_answer_that_is_larger_than_any_roster_is_not_read_on(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(self: Rosters, namespace: str, record: Namespace, wall: datetime) -> SignedRoster:
-        signed = sign(self, namespace, record, wall)
+    def too_large(self: Rosters, *of: Any) -> SignedRoster:
+        signed = sign(self, *of)
         return replace(signed, envelope=bytes(LARGEST_ENVELOPE + 1))
 
     sign = Rosters.sign
     monkeypatch.setattr(Rosters, "sign", too_large)
-    async with ca_client.line(pod.enrolment.ca, pod.enrolment.credential) as line:
+    async with ca_client.line(
+        pod.enrolment.ca, pod.enrolment.bundle.roots, pod.enrolment.credential
+    ) as line:
         with pytest.raises(CaUnreachable, match="more than 1048576 bytes"):
             await line.roster(0, None, 1)
 
 
 async def test_pods_certificate_is_needed(authority: Authority, pod: Pod) -> None:
-    async with ca_client.line(pod.enrolment.ca, pod.enrolment.credential) as line:
+    async with ca_client.line(
+        pod.enrolment.ca, pod.enrolment.bundle.roots, pod.enrolment.credential
+    ) as line:
         assert await line.roster(0, None, 1)
         authority.wall += DAY + timedelta(seconds=1)
         with pytest.raises(CaRefused) as refused:
