@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ca import directory_cli, vault_cli
+from ca import directory_cli, rotate_cli, vault_cli
 from ca.common_cli import (
     Subparsers,
     UsageError,
@@ -77,6 +77,7 @@ def build(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     directory_cli.build(commands)
+    rotate_cli.build(commands)
 
     serve = add(commands, "serve", "run it over HTTPS", (_SERVE, _SERVE_EXAMPLES), _serve)
     add_directory(serve)
@@ -170,15 +171,6 @@ def _serve(args: argparse.Namespace) -> int:
     return FINE
 
 
-def _documents(directory: Path) -> "Documents":
-    """Return the CA's state for its owner."""
-    from ca.drivers import file_backend
-    from ca.drivers.file_documents import FileDocuments
-
-    settings = file_backend.vault_settings(directory)
-    return FileDocuments(directory) if settings is None else vault_cli.open_documents(settings)
-
-
 def _token(args: argparse.Namespace) -> int:
     import secrets
 
@@ -204,7 +196,7 @@ def _token(args: argparse.Namespace) -> int:
         addresses=addresses,
         expires=int((wall() + life).timestamp()),
     )
-    documents = _documents(directory)
+    documents = vault_cli.documents_of(directory)
     documents.read(
         namespace_name(claims.namespace)
     )  # pods of a namespace without a record cannot join
@@ -216,9 +208,10 @@ def _show(args: argparse.Namespace) -> int:
     from ca import overview
     from ca.drivers import file_backend
     from ca.drivers.tokens import read_tokens
+    from ca.trust import read_trust
 
-    documents = _documents(args.dir)
-    root = file_backend.read_root(args.dir)
+    documents = vault_cli.documents_of(args.dir)
+    root = read_trust(documents).bundle.active
     trust_domain = file_backend.read_trust_domain(args.dir)
     seen = overview.look(
         trust_domain, root, read_tokens(documents), overview.read_leases(documents), wall()

@@ -150,7 +150,7 @@ class _Desk:
         if not isinstance(outcome, _Granted):
             return outcome
         lease = outcome.lease
-        if outcome.root not in facts.trust.bundle.trusted:
+        if not facts.trust.may_issue(outcome.root):
             return SignerAwayError("the roots have changed meanwhile: ask again")
         try:
             _check(lease, facts.revoked_in(self._namespace))

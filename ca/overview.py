@@ -108,9 +108,9 @@ def draw(overview: Overview) -> str:
         f"fingerprint   {_fingerprint(root)}",
         f"valid         {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
         "",
-        *_table("live join tokens", ("token", "pod", "expires", "addresses"), tokens),
+        *table("live join tokens", ("token", "pod", "expires", "addresses"), tokens),
         "",
-        *_table("addresses in use", ("token", "pod", "ends", "renewed", "addresses"), leases),
+        *table("addresses in use", ("token", "pod", "ends", "renewed", "addresses"), leases),
     ]
     return "\n".join(lines)
 
@@ -127,7 +127,8 @@ def _time(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return a table's lines."""
     if not rows:
         return [f"{title}: none"]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

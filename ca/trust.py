@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.documents import Documents, JsonObject, StateError
 from ca.messages import MessageError, from_base64, read_count, read_text, to_base64
-from ca.signer import Signer, for_statement, make_csr, pems
+from ca.signer import Signer, SignerAwayError, SignerError, for_statement, make_csr, pems
 from ca.trust_bundle import (
     Root,
     RootState,
@@ -67,11 +67,17 @@ class Trust:
     vouched: Vouched
     bundle: TrustBundle
     steps: tuple[Step, ...] = ()
+    proposed: TrustBundle | None = None
 
     @property
     def hash(self) -> str:
         """The bundle's."""
         return self.vouched.hash
+
+    def may_issue(self, root: x509.Certificate) -> bool:
+        """Say whether a certificate under a root may leave: not where somebody is about to take the root out."""
+        others = () if self.proposed is None else (self.proposed,)
+        return all(root in one.trusted for one in (self.bundle, *others))
 
 
 def read_record(documents: Documents) -> tuple[TrustRecord, int]:
@@ -87,7 +93,8 @@ def read_trust(documents: Documents) -> Trust:
     """Return the bundle in force; raises `StateError`."""
     record, _ = read_record(documents)
     try:
-        return Trust(record.vouched, record.bundle, record.steps)
+        proposed = parse_trust_bundle(record.proposed) if record.proposed else None
+        return Trust(record.vouched, record.bundle, record.steps, proposed)
     except MessageError as error:
         raise StateError(f"{BUNDLE}: damaged: {error}") from None
 
@@ -152,7 +159,8 @@ def begin(documents: Documents, signer: Signer, root: x509.Certificate, wall: da
 def vouch_for(record: TrustRecord, signer: Signer, wall: datetime) -> TrustRecord:
     """Return the record with what was proposed in force, and a statement of each root whose word counts.
 
-    Raises `SignerError` where a root that shall vouch cannot be asked.
+    A root whose key is lost says nothing: pods that are pinned to it will need another pin. Raises `SignerError` where
+    the one that issues cannot be asked, or any cannot be asked now.
     """
     payload = record.proposed
     bundle, digest = parse_trust_bundle(payload), Vouched(payload).hash
@@ -160,5 +168,11 @@ def vouch_for(record: TrustRecord, signer: Signer, wall: datetime) -> TrustRecor
     for root in bundle.vouching:
         key = ec.generate_private_key(ec.SECP256R1())
         wanted = for_statement(key.public_key(), bundle.trust_domain, digest, make_csr(key))
-        statements.append(pems(signer.sign(root, wanted, wall, STATEMENT_LIFE)))
+        try:
+            statements.append(pems(signer.sign(root, wanted, wall, STATEMENT_LIFE)))
+        except SignerAwayError:
+            raise
+        except SignerError:
+            if root == bundle.active:
+                raise
     return replace(record, vouched=Vouched(payload, tuple(statements)), proposed=b"")

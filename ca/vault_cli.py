@@ -134,12 +134,35 @@ def open_ca(config: Path) -> Opened:
     return Opened(VaultSigner(vault, settings), documents, vault.keep)
 
 
-def open_documents(config: Path) -> "Documents":
-    """Return the CA's state for its owner, by VAULT_TOKEN or BAO_TOKEN where one is set."""
+def documents_of(directory: Path) -> "Documents":
+    """Return the state of the CA in a directory for its owner, by VAULT_TOKEN or BAO_TOKEN where it is in Vault."""
+    from ca.drivers import file_backend
+    from ca.drivers.file_documents import FileDocuments
     from ca.drivers.vault_documents import VaultDocuments
 
+    config = file_backend.vault_settings(directory)
+    if config is None:
+        file_backend.read_root(directory)
+        return FileDocuments(directory)
     settings = load(str(config))
     return VaultDocuments(connect(settings, _token()), settings.kv_mount)
+
+
+def open_owners_signer(config: Path) -> "Signer":
+    """Return what signs for roots by Vault, as the owner."""
+    from ca.drivers.vault_signer import VaultSigner
+
+    settings = load(str(config))
+    return VaultSigner(connect(settings, _token()), settings)
+
+
+def make_next_root(config: Path, number: int) -> "x509.Certificate":
+    """Have Vault make another root, whose key never leaves it; raises `SignerError`."""
+    from ca.drivers.vault_signer import make_root
+    from ca.vault_plan import next_root
+
+    settings = load(str(config))
+    return make_root(connect(settings, _token()), next_root(settings, number))
 
 
 def load(path: str | None) -> "VaultSettings":

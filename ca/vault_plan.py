@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from ca.certificates import root_name
 from ca.documents import NAMESPACES, TOKENS, namespace_name
 from ca.revocations import REVOCATIONS
 from ca.signer import Kind
@@ -24,7 +25,6 @@ from policy.identity import ca_uri, lists_uri
 ROLES: Final[Mapping[Kind, str]] = {kind: f"tencrypt-{kind}" for kind in Kind}
 POLICY: Final = "tencrypt-ca"
 OPERATOR: Final = "tencrypt-ca-operator"
-ROOT_NAME: Final = "tencrypt-1"
 ROOT_LIFE: Final = timedelta(days=3650)
 LONGEST_SERVICE: Final = timedelta(hours=24)
 
@@ -70,21 +70,7 @@ def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
             {"type": "pki", "max_lease_ttl": _seconds(ROOT_LIFE)},
             "a PKI engine of its own: no other role signs by its root",
         ),
-        Step(
-            f"{mount}/root/generate/internal",
-            {
-                "issuer_name": ROOT_NAME,
-                "key_name": ROOT_NAME,
-                "common_name": "Tencrypt project CA",
-                "uri_sans": f"spiffe://{settings.trust_domain}",
-                "exclude_cn_from_sans": True,
-                "key_type": "ec",
-                "key_bits": 256,
-                "max_path_length": 1,
-                "ttl": _seconds(ROOT_LIFE),
-            },
-            "the root, unless the engine has an issuer; its key never leaves Vault",
-        ),
+        next_root(settings, 1),
         tuple(_roles(settings, life)),
         Step(
             f"sys/mounts/{kv}",
@@ -109,6 +95,25 @@ def plan(settings: VaultSettings, life: timedelta) -> VaultPlan:
                 "what its owner may do: tokens, rotation of roots, revocation",
             ),
         ),
+    )
+
+
+def next_root(settings: VaultSettings, number: int) -> Step:
+    """Return how the project's root of that number is made."""
+    return Step(
+        f"{settings.pki_mount}/root/generate/internal",
+        {
+            "issuer_name": f"tencrypt-{number}",
+            "key_name": f"tencrypt-{number}",
+            "common_name": root_name(number),
+            "uri_sans": f"spiffe://{settings.trust_domain}",
+            "exclude_cn_from_sans": True,
+            "key_type": "ec",
+            "key_bits": 256,
+            "max_path_length": 1,
+            "ttl": _seconds(ROOT_LIFE),
+        },
+        "the root, unless the engine has an issuer; its key never leaves Vault",
     )
 
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from ca.documents import NAMESPACES, TOKENS, Documents, StateError
-from ca.drivers.file_backend import FILES, FOLDERS, fresh_directory, read_root, read_trust_domain
+from ca.drivers.file_backend import (
+    FILES,
+    FOLDERS,
+    ROOTS,
+    fresh_directory,
+    read_root,
+    read_trust_domain,
+)
 from ca.drivers.file_documents import DirectoryError, FileDocuments, write_whole
 from ca.drivers.tokens import read_tokens
 from ca.namespace import parse, to_json
@@ -24,6 +31,7 @@ from ca.overview import read_leases
 
 _DOCUMENT: Final = re.compile(
     rf"({TOKENS}/[0-9a-f]{{16}}|{NAMESPACES}/[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?)\.json"
+    rf"|{ROOTS}/[0-9a-f]{{16}}\.(key|pem)"
 )
 _LARGEST: Final = 256 << 20
 _MOST_FILES: Final = 100_000
@@ -34,7 +42,7 @@ def save(directory: Path, path: Path) -> int:
     read_root(directory)
     names = [name for name in FILES if (directory / name).exists()]
     for folder in FOLDERS:
-        names += sorted(f"{folder}/{one.name}" for one in (directory / folder).glob("*.json"))
+        names += sorted(f"{folder}/{one.name}" for one in (directory / folder).glob("[!.]*"))
     size = sum((directory / name).stat().st_size + 1024 for name in names)  # with tar's headers
     if len(names) > _MOST_FILES or size > _LARGEST:
         raise DirectoryError(

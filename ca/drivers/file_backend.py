@@ -11,6 +11,7 @@
       tokens/ID.json  0600   each join token's hash and claims; delete the file and the token is void, and
                              certificates got by it are renewed no more
       bundle.json            the project's roots (`ca.trust`), and revocations.json who is withdrawn
+      roots/FP.key, FP.pem   the roots that came after the first, by the beginning of their fingerprint
       namespaces/NS.json     who holds which addresses until when, and the roster's version (`ca.namespace`)
 
 Every file appears whole or not at all: written beside its place, synced, renamed.
@@ -22,7 +23,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,9 @@ from ca.documents import NAMESPACES, TOKENS
 from ca.drivers.file_documents import DirectoryError, FileDocuments, write_whole
 from ca.keyfile import decrypt_key, encrypt_key
 from ca.revocations import REVOCATIONS
-from ca.trust import BUNDLE, begin
+from ca.signer import SignerError
+from ca.trust import BUNDLE, begin, read_trust
+from ca.trust_bundle import fingerprint
 from policy.identity import check_trust_domain
 
 _ROOT: Final = "root.pem"
@@ -47,7 +50,8 @@ _CA: Final = "ca.json"
 FILES: Final = (_KEY, _VAULT, _ISSUER, _CA, f"{BUNDLE}.json", f"{REVOCATIONS}.json", _ROOT)
 """Those that lie in the directory itself."""
 
-FOLDERS: Final = (TOKENS, NAMESPACES)
+ROOTS: Final = "roots"
+FOLDERS: Final = (TOKENS, NAMESPACES, ROOTS)
 
 
 def create(
@@ -165,28 +169,99 @@ def read_trust_domain(directory: Path) -> str:
 
 
 def open_signer(directory: Path, passphrase: bytes) -> KeySigner:
-    """Return what signs with the directory's key, decrypted once; raises `DirectoryError`."""
-    root = read_root(directory)
+    """Return what signs with the directory's keys, each decrypted once; raises `DirectoryError`."""
+    first = read_root(directory)
+
+    def find(root: x509.Certificate) -> Issuer | None:
+        if root == first:
+            return _first_issuer(directory, root, passphrase)
+        return _find_issuer(directory, root, passphrase)
+
+    active = read_trust(FileDocuments(directory)).bundle.active
+    try:
+        issuer = find(active)
+    except SignerError as error:
+        raise DirectoryError(str(error)) from None
+    if issuer is None:
+        raise DirectoryError(
+            f"{_root_path(directory, active)}: the key of the root that issues is lost"
+        )
+    return KeySigner(issuer, read_trust_domain(directory), find)
+
+
+def _first_issuer(directory: Path, root: x509.Certificate, passphrase: bytes) -> Issuer:
     key = _read_key(directory, passphrase)
     issuer = Issuer(root, key, _read_between(directory))
     if key.public_key() != issuer.certificate.public_key():
         name = _ISSUER if issuer.between else _ROOT
         raise DirectoryError(f"{directory / _KEY} is not the key of {directory / name}")
-    return KeySigner(issuer, read_trust_domain(directory))
+    return issuer
 
 
-def change_passphrase(directory: Path, former: bytes, passphrase: bytes) -> None:
-    """Encrypt the directory's key anew; whatever fails, one of the two opens it. Raises `DirectoryError`."""
-    key = _read_key(directory, former)
-    path = directory / _KEY
+def add_root(directory: Path, issuer: Issuer, passphrase: bytes) -> None:
+    """Keep a root that shall issue later, and its key encrypted; raises `DirectoryError`."""
+    path = _root_path(directory, issuer.root)
     try:
-        write_whole(path, encrypt_key(key, passphrase, secrets.token_bytes(32)))
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_whole(
+            path.with_suffix(".key"), encrypt_key(issuer.key, passphrase, secrets.token_bytes(32))
+        )
+        chain = (*issuer.between, issuer.root)
+        write_whole(path, b"".join(one.public_bytes(Encoding.PEM) for one in chain))
     except OSError as error:
         raise DirectoryError(f"{path}: {error.strerror}") from None
 
 
+def forget_roots(directory: Path, trusted: Collection[x509.Certificate]) -> None:
+    """Delete the keys of roots that are trusted no more, the first one's too; raises `DirectoryError`."""
+    kept = {_root_path(directory, root).stem for root in trusted}
+    gone = [one for one in (directory / ROOTS).glob("*.*") if one.stem not in kept]
+    if read_root(directory) not in trusted:
+        gone.append(directory / _KEY)
+    for path in gone:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DirectoryError(f"{path}: {error.strerror}") from None
+
+
+def _root_path(directory: Path, root: x509.Certificate) -> Path:
+    return directory / ROOTS / f"{fingerprint(root)[:16]}.pem"
+
+
+def _find_issuer(directory: Path, root: x509.Certificate, passphrase: bytes) -> Issuer | None:
+    path = _root_path(directory, root)
+    try:
+        chain = x509.load_pem_x509_certificates(path.read_bytes())
+        key = decrypt_key(path.with_suffix(".key").read_bytes(), passphrase)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SignerError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise SignerError(f"{path}: damaged, or this passphrase does not open its key") from None
+    if chain[-1] != root or key.public_key() != chain[0].public_key():
+        raise SignerError(f"{path}: not the key of its certificate")
+    return Issuer(root, key, tuple(chain[:-1]))
+
+
+def change_passphrase(directory: Path, former: bytes, passphrase: bytes) -> None:
+    """Encrypt the directory's keys anew; whatever fails, one of the two opens each. Raises `DirectoryError`."""
+    # All are opened before the first is written: a wrong passphrase changes nothing.
+    paths = [directory / _KEY, *sorted((directory / ROOTS).glob("*.key"))]
+    keys = [(path, _open_key(path, former)) for path in paths if path.exists()]
+    for path, key in keys:
+        try:
+            write_whole(path, encrypt_key(key, passphrase, secrets.token_bytes(32)))
+        except OSError as error:
+            raise DirectoryError(f"{path}: {error.strerror}") from None
+
+
 def _read_key(directory: Path, passphrase: bytes) -> ec.EllipticCurvePrivateKey:
-    path = directory / _KEY
+    return _open_key(directory / _KEY, passphrase)
+
+
+def _open_key(path: Path, passphrase: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         return decrypt_key(path.read_bytes(), passphrase)
     except OSError as error:

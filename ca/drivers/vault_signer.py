@@ -10,7 +10,7 @@ from typing_extensions import override
 from ca.drivers.vault import Json, Vault, VaultRefusedError
 from ca.signer import Signer, SignerAwayError, SignerError, Wanted, check_signed
 from ca.trust_bundle import fingerprint
-from ca.vault_plan import ROLES
+from ca.vault_plan import ROLES, Step
 from ca.vault_settings import VaultSettings
 
 _MOST_CERTIFICATES: Final = 8
@@ -112,6 +112,14 @@ def read_issuer(vault: Vault, mount: str, name: str) -> tuple[x509.Certificate, 
     if chain[-1].subject != chain[-1].issuer:
         raise SignerError(f"{path}: its chain ends at no root: import the root beside the issuer")
     return chain
+
+
+def make_root(vault: Vault, step: Step) -> x509.Certificate:
+    """Have the engine make another root; raises `SignerError`."""
+    data = vault.write(step.path, step.fields).get("data")
+    return _certificates(step.path, [data.get("certificate")] if isinstance(data, dict) else None)[
+        0
+    ]
 
 
 def read_chain(

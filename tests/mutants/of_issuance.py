@@ -62,8 +62,8 @@ MUTANTS = [
     Mutant(
         "the CA of any root",
         "proxy/drivers/ca_client.py",
-        "    if fingerprint not in offered:",
-        "    fingerprint = next(iter(offered), fingerprint)\n    if fingerprint not in offered:",
+        "    if pinned not in offered:",
+        "    pinned = next(iter(offered), pinned)\n    if pinned not in offered:",
         "tests/unit/proxy/drivers/test_ca_client.py::test_ca_with_another_root_gets_no_token",
     ),
     Mutant(

@@ -52,7 +52,7 @@ def test_everything_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> No
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode) for path in authority.directory.rglob("*")
     }
-    folders = {modes.pop("tokens"), modes.pop("namespaces")}
+    folders = {modes.pop(name) for name in ("tokens", "namespaces", "roots")}
     assert folders == {stat.S_IMODE(authority.directory.stat().st_mode)} == {0o700}
     documents = {"documents.lock", "shop.json", "0123456789abcdef.json"}
     named = {"root.key", "root.pem", "ca.json", "bundle.json", *documents}
