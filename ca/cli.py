@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ca import directory_cli, rotate_cli, vault_cli
+from ca import directory_cli, revoke_cli, rotate_cli, vault_cli
 from ca.common_cli import (
     Subparsers,
     UsageError,
@@ -78,6 +78,7 @@ def build(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
 
     directory_cli.build(commands)
     rotate_cli.build(commands)
+    revoke_cli.build(commands)
 
     serve = add(commands, "serve", "run it over HTTPS", (_SERVE, _SERVE_EXAMPLES), _serve)
     add_directory(serve)

@@ -22,14 +22,15 @@ class UsageError(Exception):
     """Wrong usage or configuration; one line."""
 
 
-def add(
+def add(  # noqa: PLR0913, PLR0917 - a command in full
     subparsers: "Subparsers[argparse.ArgumentParser]",
     name: str,
     summary: str,
     texts: tuple[str, str],
     command: Callable[[argparse.Namespace], int] | None = None,
+    group: str = "ca",
 ) -> argparse.ArgumentParser:
-    """Add a command with its description and examples; return its parser."""
+    """Add a command of a group with its description and examples; return its parser."""
     description, epilog = texts
     parser = subparsers.add_parser(
         name,
@@ -39,7 +40,7 @@ def add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if command is not None:
-        parser.set_defaults(func=told_in_one_line(f"ca {name}", command))
+        parser.set_defaults(func=told_in_one_line(f"{group} {name}", command))
     return parser
 
 

@@ -1,14 +1,12 @@
-"""`tencrypt ca rotate` and `tencrypt ca revoke`: how the CA's owner changes what pods believe."""
+"""`tencrypt ca rotate`: how the CA's owner replaces the root that issues."""
 
 import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ca.common_cli import (
@@ -21,14 +19,13 @@ from ca.common_cli import (
     read_passphrase,
     wall,
 )
+from ca.revoke_cli import Owner, owner_of
 from policy.exits import FINE, NOT_SO, say
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from ca.documents import Documents
     from ca.owner import Decide, Forced
-    from ca.revocations import Kind
     from ca.rotation import Standing
     from ca.signer import Signer
     from ca.trust import TrustRecord
@@ -59,19 +56,6 @@ examples, in order:
 
 exit codes: 0 done; 1 failed; 2 wrong usage, or no step from here; 6 pods stand in the way"""
 
-REVOKE: Final = """\
-Withdraws a certificate, a pod, an identity (a service account) or an issuer below a root: the CA gives it nothing any
-more, and pods end its sessions and open none. Pods that hear the CA, or any other pod, do so within seconds. --lift
-takes it back; without anything to withdraw, what is withdrawn is listed."""
-
-REVOKE_EXAMPLES: Final = """\
-examples:
-  tencrypt ca revoke --dir /srv/tencrypt-ca --pod shop/web-1 --reason "its node was taken over"
-  tencrypt ca revoke --dir /srv/tencrypt-ca --certificate 5b1f0c...
-  tencrypt ca revoke --dir /srv/tencrypt-ca --identity shop/build
-  tencrypt ca revoke --dir /srv/tencrypt-ca --pod shop/web-1 --lift
-  tencrypt ca revoke --dir /srv/tencrypt-ca"""
-
 _STEPS: Final = {
     "prepare": "make the root that shall issue next",
     "activate": "have the next root issue",
@@ -85,11 +69,20 @@ def build(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     """Add the commands' parsers."""
     group = add(commands, "rotate", "replace the root", (ROTATE, ROTATE_EXAMPLES))
     steps = group.add_subparsers(title="steps", metavar="STEP", required=True)
-    status = add(steps, "status", "roots, and where pods stand", (ROTATE, ROTATE_EXAMPLES), _status)
+    status = add(
+        steps,
+        "status",
+        "roots, and where pods stand",
+        (ROTATE, ROTATE_EXAMPLES),
+        _status,
+        "ca rotate",
+    )
     add_directory(status)
     status.add_argument("--json", action="store_true", help="for programs; times in Unix seconds")
     for name, summary in _STEPS.items():
-        step = add(steps, name, summary, (ROTATE, ROTATE_EXAMPLES), partial(_step, name))
+        step = add(
+            steps, name, summary, (ROTATE, ROTATE_EXAMPLES), partial(_step, name), "ca rotate"
+        )
         add_directory(step)
         add_passphrase(step)
         if name in {"taint", "revoke"}:
@@ -101,50 +94,11 @@ def build(commands: "Subparsers[argparse.ArgumentParser]") -> None:
             )
             step.add_argument("--force", metavar="REASON", help="wait for no pod")
 
-    revoke = add(commands, "revoke", "withdraw pods", (REVOKE, REVOKE_EXAMPLES), _revoke)
-    add_directory(revoke)
-    add_passphrase(revoke)
-    what = revoke.add_mutually_exclusive_group()
-    what.add_argument("--certificate", metavar="SERIAL", help="hexadecimal, as `ca show` says it")
-    what.add_argument("--pod", metavar="NS/POD")
-    what.add_argument("--identity", metavar="NS/SERVICE-ACCOUNT")
-    what.add_argument("--issuer", metavar="SHA256", help="of an intermediate's certificate")
-    revoke.add_argument("--reason", default="", help="for the record")
-    revoke.add_argument("--lift", action="store_true", help="take it back")
-    revoke.add_argument("--json", action="store_true", help="of the list, for programs")
-
-
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """The CA as its owner has it."""
-
-    directory: Path
-    documents: "Documents"
-    passphrase_file: Path | None
-
-    def signer(self) -> "Signer":
-        """Return what signs for roots."""
-        from ca import vault_cli
-        from ca.drivers import file_backend
-
-        settings = file_backend.vault_settings(self.directory)
-        if settings is not None:
-            return vault_cli.open_owners_signer(settings)
-        return file_backend.open_signer(self.directory, read_passphrase(self.passphrase_file))
-
-
-def _owner(args: argparse.Namespace) -> _Owner:
-    from ca import vault_cli
-
-    directory: Path = args.dir
-    passphrase_file = getattr(args, "passphrase_file", None)
-    return _Owner(directory, vault_cli.documents_of(directory), passphrase_file)
-
 
 def _status(args: argparse.Namespace) -> int:
     from ca import owner
 
-    record, standing = owner.look(_owner(args).documents, wall())
+    record, standing = owner.look(owner_of(args).documents, wall())
     print(
         json.dumps(_to_json(record, standing), indent=2) if args.json else _draw(record, standing)
     )
@@ -154,7 +108,7 @@ def _status(args: argparse.Namespace) -> int:
 def _step(name: str, args: argparse.Namespace) -> int:
     from ca import owner, rotation
 
-    ours = _owner(args)
+    ours = owner_of(args)
     try:
         if name == "rollback" and owner.take_back(ours.documents):
             print("taken back: a step that was begun and not finished")
@@ -176,14 +130,14 @@ def _step(name: str, args: argparse.Namespace) -> int:
 
 
 def _carry_out(
-    name: str, ours: _Owner, signer: "Signer", decide: "Decide", forced: "Forced"
+    name: str, ours: Owner, signer: "Signer", decide: "Decide", forced: "Forced"
 ) -> "TrustBundle":
     from ca import owner
 
     return owner.step(ours.documents, signer, name, decide, wall(), forced=forced)
 
 
-def _decide(name: str, args: argparse.Namespace, ours: _Owner) -> "Decide":
+def _decide(name: str, args: argparse.Namespace, ours: Owner) -> "Decide":
     from ca import rotation
 
     if name == "prepare":
@@ -198,7 +152,7 @@ def _decide(name: str, args: argparse.Namespace, ours: _Owner) -> "Decide":
     return rotation.activate if name == "activate" else rotation.rollback
 
 
-def _make_root(ours: _Owner) -> "x509.Certificate":
+def _make_root(ours: Owner) -> "x509.Certificate":
     """Make the next root where the others are; raises where there is one already, before it makes any."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -219,7 +173,7 @@ def _make_root(ours: _Owner) -> "x509.Certificate":
     return root
 
 
-def _forget(name: str, ours: _Owner, bundle: "TrustBundle") -> None:
+def _forget(name: str, ours: Owner, bundle: "TrustBundle") -> None:
     """Delete the keys of roots that are trusted no more, where they are ours to delete."""
     from ca.drivers import file_backend
 
@@ -251,97 +205,6 @@ def _patiently(
                 shown = len(error.missing)
                 print(f"waiting: {error}", file=sys.stderr, flush=True)
         time.sleep(_LOOK_SECONDS)
-
-
-def _revoke(args: argparse.Namespace) -> int:
-    from ca import owner, rotation
-    from ca.revocations import Entry
-
-    ours = _owner(args)
-    if args.issuer is not None:
-        return _revoke_issuer(args, ours)
-    what = _what(args)
-    if what is None:
-        return _list_revoked(args, ours)
-    kind, namespace, name = what
-    entry = Entry(kind, namespace, name, int(wall().timestamp()), args.reason)
-    try:
-        changed = owner.change_revocations(
-            ours.documents,
-            lambda found: found.lifting(what) if args.lift else found.adding(entry),
-        )
-    except rotation.RotationError as error:
-        raise UsageError(str(error)) from None
-    named = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-    if args.lift:
-        print(f"{named} is withdrawn no more" if changed else f"{named} was not withdrawn")
-    else:
-        print(f"{named} is withdrawn" if changed else f"{named} was withdrawn already")
-    return FINE
-
-
-def _revoke_issuer(args: argparse.Namespace, ours: _Owner) -> int:
-    from ca import owner, rotation
-    from ca.messages import MessageError, parse_fingerprint
-
-    if args.lift:
-        raise UsageError("--lift: an issuer that was withdrawn stays so")
-    try:
-        digest = parse_fingerprint(args.issuer).removeprefix("sha256:")
-        owner.step(
-            ours.documents,
-            ours.signer(),
-            "issuer",
-            lambda bundle, _standing, _without: rotation.revoke_issuer(bundle, digest),
-            wall(),
-        )
-    except (MessageError, rotation.RotationError) as error:
-        raise UsageError(f"--issuer {args.issuer}: {error}") from None
-    print(f"issuer {digest} is withdrawn")
-    return FINE
-
-
-def _what(args: argparse.Namespace) -> "tuple[Kind, str, str] | None":
-    import re
-
-    from ca.revocations import Kind
-    from policy.identity import check_namespace, check_pod_name, check_service_account
-
-    if args.certificate is not None:
-        serial = args.certificate.lower().replace(":", "").lstrip("0")
-        if not re.fullmatch(r"[0-9a-f]{1,40}", serial):
-            raise UsageError(f"--certificate {args.certificate!r}: a serial, hexadecimal")
-        return Kind.CERTIFICATE, "", serial
-    for option, kind, text, check in (
-        ("--pod", Kind.POD, args.pod, check_pod_name),
-        ("--identity", Kind.IDENTITY, args.identity, check_service_account),
-    ):
-        if text is not None:
-            namespace, _, name = text.partition("/")
-            try:
-                return kind, check_namespace(namespace), check(name)
-            except ValueError as error:
-                raise UsageError(f"{option} {text!r}: as shop/web-1: {error}") from None
-    return None
-
-
-def _list_revoked(args: argparse.Namespace, ours: _Owner) -> int:
-    from dataclasses import asdict
-
-    from ca.issue import text_of
-    from ca.overview import table
-    from ca.revocations import read_revocations
-
-    entries = read_revocations(ours.documents)[0].entries
-    if args.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2))
-        return FINE
-    rows = [
-        (one.kind.value, f"{one.namespace}/{one.name}".lstrip("/"), text_of(one.since), one.reason)
-        for one in entries
-    ]
-    print("\n".join(table("withdrawn", ("what", "name", "since", "reason"), rows)))
-    return FINE
 
 
 def _to_json(record: "TrustRecord", standing: "Standing") -> dict[str, object]:
