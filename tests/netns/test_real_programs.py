@@ -1,11 +1,7 @@
 """Real programs through Services, none of them configured for Tencrypt; nothing that they say is seen on the bridge."""
 
-import hashlib
 import json
-import random
-import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final
@@ -28,15 +24,14 @@ from support.programs import (
     wrk,
 )
 from support.project import Project
-from support.servers import IPERF3_PORT, receive_exactly, start_nginx, tcp_echo
+from support.servers import IPERF3_PORT, start_nginx, tcp_echo
+from support.talk import Talk, talking
 from support.tencrypt import Json
-from typing_extensions import override
 
 WEB, SHOP, CACHE, NAMES, LOAD, ECHO = (f"10.96.0.{number}" for number in range(80, 86))
 SECRET = "letmein-7f11"
 ECHO_PORT: Final = 9000
 CONNECTIONS: Final = 100
-BLOCK: Final = 2048
 RULES: Final = """\
 [[rule]]
 from = ["web"]
@@ -140,27 +135,12 @@ def test_a_hundred_long_connections_arrive_whole_across_changes_of_membership(sh
     with ExitStack() as stack:
         for pod in (shop.one, shop.two):
             stack.enter_context(tcp_echo(pod, pod.ipv4, ECHO_PORT))
-        connections = []
-        for _ in range(CONNECTIONS):
-            made = stack.enter_context(shop.client.socket(socket.AF_INET, socket.SOCK_STREAM))
-            made.settimeout(20)
-            made.connect((ECHO, ECHO_PORT))
-            connections.append(made)
-        over = threading.Event()
-        talking = Talk(connections, over)
-        talking.start()
-        try:
-            change_everything(shop, talking)
-        finally:
-            over.set()
-            talking.join()
-    assert talking.error is None
-    assert talking.rounds >= 6
-    for sent, heard in zip(talking.sent, talking.heard, strict=True):
-        assert sent.hexdigest() == heard.hexdigest()
+        talk = stack.enter_context(talking(shop.client, ECHO, ECHO_PORT, CONNECTIONS))
+        change_everything(shop, talk)
+    assert talk.rounds >= 6
 
 
-def change_everything(shop: Shop, talking: "Talk") -> None:
+def change_everything(shop: Shop, talk: Talk) -> None:
     """Change members, endpoints, rules and daemons while connections are open; each change is waited for."""
     project, client = shop.project, shop.project["client"]
 
@@ -171,9 +151,7 @@ def change_everything(shop: Shop, talking: "Talk") -> None:
         found: Json = client.status()["project"]["members"]
         return found
 
-    def another_round() -> None:
-        before = talking.rounds
-        wait_for("a round", lambda: talking.rounds > before + 1 or not talking.is_alive(), 30)
+    another_round = talk.another_round
 
     another_round()
     project.start("guest")
@@ -194,33 +172,3 @@ def change_everything(shop: Shop, talking: "Talk") -> None:
     shop.write()
     wait_for("the endpoints", lambda: heard("services", 2))
     another_round()
-
-
-class Talk(threading.Thread):
-    """Talks over all connections at once, round by round, and keeps a running checksum of each direction."""
-
-    def __init__(self, connections: list[socket.socket], over: threading.Event) -> None:
-        super().__init__()
-        self._connections, self._over = connections, over
-        self.sent = [hashlib.sha256() for _ in connections]
-        self.heard = [hashlib.sha256() for _ in connections]
-        self.rounds = 0
-        self.error: OSError | None = None
-        self._noise = random.Random(11)
-
-    @override
-    def run(self) -> None:
-        try:
-            while not self._over.is_set():
-                self._round()
-        except OSError as error:
-            self.error = error
-
-    def _round(self) -> None:
-        for connection, sent in zip(self._connections, self.sent, strict=True):
-            block = self._noise.randbytes(BLOCK)
-            connection.sendall(block)
-            sent.update(block)
-        for connection, heard in zip(self._connections, self.heard, strict=True):
-            heard.update(receive_exactly(connection, BLOCK))
-        self.rounds += 1

@@ -9,11 +9,17 @@ from support.tencrypt import READY_SECONDS, ProjectCA, Proxy, Setting
 class Project:
     """The pods of a fabric, all of them members of one project; protected once `start`ed."""
 
-    def __init__(self, fabric: Fabric, settings: Mapping[str, Setting] | None = None) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        settings: Mapping[str, Setting] | None = None,
+        *,
+        ca_options: Sequence[str] = (),
+    ) -> None:
         """Make and serve the project's CA; `settings` overrides keys of each pod's configuration."""
         self.settings = settings or {}
         self.fabric = fabric
-        self.ca = ProjectCA(fabric)
+        self.ca = ProjectCA(fabric, serve_options=ca_options)
         self.members = [address for pod in fabric.pods.values() for address in (pod.ipv4, pod.ipv6)]
         self.proxies: dict[str, Proxy] = {}
 

@@ -79,6 +79,22 @@ class ProjectCA:
         command = (TENCRYPT, "ca", "token", "--dir", self.directory)
         return run([*command, *who, *where, *options]).stdout.strip()
 
+    def rotate(self, step: str, *options: str, accept: Sequence[int] = (0,)) -> int:
+        """Run a step of `tencrypt ca rotate`; the exit code."""
+        secret = ("--passphrase-file", self._passphrase)
+        command: list[str | Path] = [TENCRYPT, "ca", "rotate", step, "--dir", self.directory]
+        command += [*secret, *options]
+        return run(command, accept=accept, timeout=120).returncode
+
+    def roots(self) -> Json:
+        """What `tencrypt ca rotate status --json` prints."""
+        done = run([TENCRYPT, "ca", "rotate", "status", "--dir", self.directory, "--json"])
+        return _json_object(done.stdout)
+
+    def revoke(self, *options: str) -> None:
+        """Run `tencrypt ca revoke`."""
+        run([TENCRYPT, "ca", "revoke", "--dir", self.directory, *options])
+
     def show(self) -> Json:
         """What `tencrypt ca show --json` prints."""
         done = run([TENCRYPT, "ca", "show", "--dir", self.directory, "--json"])
