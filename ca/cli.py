@@ -139,6 +139,7 @@ def _serve(args: argparse.Namespace) -> int:
     from ca.drivers import audit, file_backend, server
     from ca.drivers.file_documents import FileDocuments
     from ca.drivers.service import Service
+    from ca.facts import no_crl
     from ca.overview import read_leases
     from ca.trust import read_trust
 
@@ -157,11 +158,12 @@ def _serve(args: argparse.Namespace) -> int:
         read_leases(documents)  # damaged records are told now and not to the first pod
         if read_trust(documents).bundle.active.not_valid_after_utc <= wall():
             raise UsageError(f"{directory}: its root has ended: make a new CA")
-        keep = None
+        keep, read_crl = None, no_crl
     else:
         opened = vault_cli.open_ca(settings)
-        signer, documents, keep = opened.signer, opened.documents, opened.keep
-    service = Service(documents, signer, life, wall, audit.lines(wall), keep)
+        signer, documents = opened.signer, opened.documents
+        keep, read_crl = opened.keep, opened.read_crl
+    service = Service(documents, signer, life, wall, audit.lines(wall), keep, read_crl)
     with file_backend.sole_server(directory) if settings is None else contextlib.nullcontext():
         try:
             asyncio.run(serving.until_signal(service, host, port))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ca.documents import Documents
     from ca.drivers.vault import Vault
+    from ca.facts import ReadCrl
     from ca.signer import Signer
     from ca.vault_settings import VaultSettings
 
@@ -117,6 +118,7 @@ class Opened:
     signer: "Signer"
     documents: "Documents"
     keep: Callable[[], None]
+    read_crl: "ReadCrl"
 
 
 def open_ca(config: Path) -> Opened:
@@ -131,7 +133,8 @@ def open_ca(config: Path) -> Opened:
         print(f"tencrypt: ca serve: {config}: {warning}", file=sys.stderr)
     vault = connect(settings)
     documents = VaultDocuments(vault, settings.kv_mount)
-    return Opened(VaultSigner(vault, settings), documents, vault.keep)
+    signer = VaultSigner(vault, settings)
+    return Opened(signer, documents, vault.keep, signer.read_crl)
 
 
 def documents_of(directory: Path) -> "Documents":

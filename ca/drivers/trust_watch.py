@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Final
 
 from ca.documents import StateError
@@ -58,7 +59,7 @@ class TrustWatch:
             except StateError:
                 continue  # the signer's watch and each request tell of it
             if self.trust.hash != former.hash:
-                self._tell()
+                self._tell(former)
                 await self._changed(self.trust)
 
     async def _read(self) -> None:
@@ -69,14 +70,14 @@ class TrustWatch:
             self.trust = await self._service.work(lambda: read_trust(documents))
             self._state = state
 
-    def _tell(self) -> None:
+    def _tell(self, former: Trust) -> None:
         trust = self.trust
         fields: dict[str, object] = {
             "version": trust.bundle.version,
             "hash": trust.hash,
             "roots": {root.fingerprint: root.state.value for root in trust.bundle.roots},
         }
-        if trust.steps:
-            step = trust.steps[-1]
-            fields |= {"step": step.what, "reason": step.reason, "missing": list(step.missing)}
         self._service.audit("bundle", fields)
+        for step in trust.steps:
+            if step not in former.steps:
+                self._service.audit("rotation", {**asdict(step), "missing": list(step.missing)})

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from typing_extensions import override
 
 from ca.drivers.vault import Json, Vault, VaultRefusedError
@@ -36,7 +38,8 @@ class VaultSigner(Signer):
     def __init__(self, vault: Vault, settings: VaultSettings) -> None:
         """Sign by the engine of the settings; which issuer is under which root is asked when needed."""
         self._vault, self._settings = vault, settings
-        self._issuers: dict[x509.Certificate, str] = {}
+        self._issuers: dict[x509.Certificate, tuple[str, x509.Certificate]] = {}
+        """By root: the engine's name of the issuer, and its certificate."""
 
     @property
     @override
@@ -75,21 +78,34 @@ class VaultSigner(Signer):
         if root not in self._issuers:
             mount = self._settings.pki_mount
             raise SignerError(f"{mount}/issuers: none is under root {fingerprint(root)}")
-        return self._issuers[root]
+        return self._issuers[root][0]
+
+    def read_crl(self) -> frozenset[str]:
+        """Return the serials (hexadecimal) on the engine's lists of revoked certificates (RFC 5280 section 5)."""
+        if not self._issuers:
+            self._look()
+        serials: set[str] = set()
+        for name, certificate in self._issuers.values():
+            path = f"{self._settings.pki_mount}/issuer/{name}/crl"
+            answer = self._vault.read(path)
+            if answer is not None:
+                serials |= serials_of(path, answer, certificate)
+        return frozenset(serials)
 
     def _look(self) -> None:
         """Learn the engine's issuers by the root in which each ends.
 
         Of several the engine's default one counts most (a root may be there without its key), then the root itself.
         """
-        found: dict[x509.Certificate, tuple[int, str]] = {}
+        found: dict[x509.Certificate, tuple[int, str, x509.Certificate]] = {}
         first = self._chain("default")
         for name in self._vault.names(f"{self._settings.pki_mount}/issuers"):
             chain = self._chain(name)
             if chain:
                 rank = 2 * (chain[0] == first[0] if first else False) + (chain[0] == chain[-1])
-                found[chain[-1]] = max(found.get(chain[-1], (-1, "")), (rank, name))
-        self._issuers = {root: name for root, (_, name) in found.items()}
+                if chain[-1] not in found or found[chain[-1]][0] < rank:
+                    found[chain[-1]] = rank, name, chain[0]
+        self._issuers = {root: (name, one) for root, (_, name, one) in found.items()}
 
     def _chain(self, name: str) -> tuple[x509.Certificate, ...]:
         """Return an issuer's chain; none where its root is not here: it is none of ours then."""
@@ -112,6 +128,24 @@ def read_issuer(vault: Vault, mount: str, name: str) -> tuple[x509.Certificate, 
     if chain[-1].subject != chain[-1].issuer:
         raise SignerError(f"{path}: its chain ends at no root: import the root beside the issuer")
     return chain
+
+
+def serials_of(path: str, answer_untrusted: Json, issuer: x509.Certificate) -> set[str]:
+    """Return what an issuer's list of revoked certificates names; raises `SignerError` where it is not the issuer's."""
+    data = answer_untrusted.get("data")
+    try:
+        text = data.get("crl") if isinstance(data, dict) else None
+        crl = x509.load_pem_x509_crl(str(text).encode())
+        key = issuer.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+            raise SignerError(f"{path}: its issuer's key is neither ECDSA nor RSA")
+        is_ours = crl.issuer == issuer.subject and crl.is_signature_valid(key)
+        serials = {f"{one.serial_number:x}" for one in crl}
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SignerError(f"{path}: not a list of revoked certificates: {error}") from None
+    if not is_ours:
+        raise SignerError(f"{path}: not signed by its issuer")
+    return serials
 
 
 def make_root(vault: Vault, step: Step) -> x509.Certificate:

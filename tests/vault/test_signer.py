@@ -9,8 +9,9 @@ from OpenSSL import crypto
 from support.authority import DAY, approved, make_claims
 from support.openbao import BaoError, OpenBao
 
+from ca.certificates import make_root
 from ca.drivers.vault import Vault, VaultRefusedError
-from ca.drivers.vault_signer import VaultSigner, read_issuer
+from ca.drivers.vault_signer import VaultSigner, read_issuer, serials_of
 from ca.signer import SignerAwayError, SignerError, Wanted, for_lists, for_pod, for_server, make_csr
 from ca.vault_plan import plan
 from ca.vault_settings import VaultSettings
@@ -24,6 +25,9 @@ X509_STRICT = 0x20
 
 def wall() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - Vault goes by the real clock
+
+
+FOREIGN_ROOT = make_root(KEY, "shop.example", wall(), DAY)
 
 
 def pod(namespace: str = "shop") -> Wanted:
@@ -212,3 +216,22 @@ def test_a_token_of_the_policy_is_no_roots(bao: OpenBao) -> None:
     token = bao.token("tencrypt-ca")
     with pytest.raises(BaoError, match="403"):
         bao.write("sys/mounts/more", {"type": "pki"}, token=token)
+
+
+def test_what_vault_revokes_by_itself_is_read_and_nobody_elses_list_is(
+    bao: OpenBao, signer: VaultSigner, root: x509.Certificate
+) -> None:
+    assert signer.read_crl() == frozenset()
+    leaf = signer.sign(root, pod(), wall(), DAY)[0]
+    raw = f"{leaf.serial_number:x}"
+    digits = raw.rjust(len(raw) + len(raw) % 2, "0")
+    colons = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    bao.write("tencrypt-pki/revoke", {"serial_number": colons})
+    assert signer.read_crl() == {raw}
+    path = f"tencrypt-pki/issuer/{signer._issuer_of(root)}/crl"
+    answer = bao.read(path)
+    assert serials_of(path, answer, root) == {raw}
+    with pytest.raises(SignerError, match="not signed by its issuer"):
+        serials_of(path, answer, FOREIGN_ROOT)
+    with pytest.raises(SignerError, match="not a list of revoked"):
+        serials_of(path, {"data": {"crl": "none"}}, root)
