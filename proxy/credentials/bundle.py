@@ -44,6 +44,12 @@ class HeldBundle:
         return self.bundle.trusted
 
     @property
+    def asked(self) -> tuple[x509.Certificate, ...]:
+        """Under which roots we believe the CA's service, the one that issues first: those whose word counts."""
+        active = self.bundle.active
+        return (active, *(root for root in self.bundle.vouching if root != active))
+
+    @property
     def revoked_issuers(self) -> frozenset[str]:
         """Issuers below the roots that are withdrawn, by SHA-256 of their certificate."""
         return frozenset(self.bundle.revoked_issuers)

@@ -4,7 +4,8 @@
    fingerprint; from here on that root alone counts.
 2. The token goes over a second connection, which must chain to that very root and name the CA's own id. A pod's
    certificate chains to it too, so the name is checked inside the handshake: whoever answers with another one
-   never gets a byte of the token. The client names the root in the hello, for the CA shows itself under several.
+   never gets a byte of the token. The client names the root in the hello, for the CA shows itself under several;
+   one that it does not know, or that counts no more, it answers by the one that issues.
 3. At a renewal, and for all else, the pod's own certificate stands for the token, and is withheld in the same way
    from whoever is authenticated by no root that counts in the pod's bundle.
 """
@@ -12,7 +13,7 @@
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,27 +84,27 @@ async def obtain(ca: Ca, root: x509.Certificate, token: str, csr_der: bytes) -> 
     """
     context = _ca_only_context((root,), ca_uri(ca.trust_domain))
     headers = {"Authorization": f"Bearer {token}"}
-    name = root_host(fingerprint(root))
-    return await _ask(ca, "sign", context, csr_der, headers=headers, name=name)
+    return await _ask(ca, "sign", context, csr_der, headers=headers, name=_name(root))
 
 
 async def renew(
-    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential, csr_der: bytes
+    ca: Ca, roots: Sequence[x509.Certificate], credential: Credential, csr_der: bytes
 ) -> SignResponse:
     """Return what the CA, as one of ``roots`` authenticates it, issues for the CSR in the place of the credential.
 
-    That may have ended a while ago. Raises `CaRefused` or `CaUnreachable`, or OSError where this machine gives no
-    memory for it.
+    The first of the roots is named. The credential may have ended a while ago. Raises `CaRefused` or `CaUnreachable`,
+    or OSError where this machine gives no memory for it.
     """
-    return await _ask(ca, "renew", _own_context(ca, roots, credential), csr_der)
+    context = _own_context(ca, roots, credential)
+    return await _ask(ca, "renew", context, csr_der, name=_name(roots[0]))
 
 
 class Line:
     """Requests to the CA as the pod of one credential, over one connection that is kept between them."""
 
-    def __init__(self, ca: Ca, session: aiohttp.ClientSession) -> None:
-        """Ask over ``session``; made by `line`."""
-        self._ca, self._session = ca, session
+    def __init__(self, ca: Ca, session: aiohttp.ClientSession, name: str) -> None:
+        """Ask over ``session``, the root that is named in ``name``; made by `line`."""
+        self._ca, self._session, self._name = ca, session, name
 
     async def roster(
         self, version: int, issued: int | None, hold: float, bundle: str = ""
@@ -120,7 +121,12 @@ class Line:
         url = f"{self._ca.address}/v1/roster?after={version}{later}{ours}"
         patience = self._ca.patience + hold
         status, body_untrusted = await _exchange(
-            self._session, "GET", url, patience=patience, most=LARGEST_ENVELOPE
+            self._session,
+            "GET",
+            url,
+            patience=patience,
+            most=LARGEST_ENVELOPE,
+            name=self._name,
         )
         return self._judged(status, 200, body_untrusted)
 
@@ -128,7 +134,7 @@ class Line:
         """Give the addresses back. Raises `CaRefused` or `CaUnreachable`."""
         url = f"{self._ca.address}/v1/release"
         status, body_untrusted = await _exchange(
-            self._session, "POST", url, patience=self._ca.patience
+            self._session, "POST", url, patience=self._ca.patience, name=self._name
         )
         self._judged(status, 204, body_untrusted)
 
@@ -140,12 +146,16 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def line(
-    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential
+    ca: Ca, roots: Sequence[x509.Certificate], credential: Credential
 ) -> AsyncIterator[Line]:
     """Give a line to the CA as the pod of ``credential``. Raises as `renew` does, without `CaRefused`."""
     context = _own_context(ca, roots, credential)
     async with _session(context, is_kept=True) as session:
-        yield Line(ca, session)
+        yield Line(ca, session, _name(roots[0]))
+
+
+def _name(root: x509.Certificate) -> str:
+    return root_host(fingerprint(root))
 
 
 def _own_context(

@@ -107,7 +107,7 @@ class RosterKeeper:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 enrolment = self._enrolment
-                roots = enrolment.bundle.bundle.vouching
+                roots = enrolment.bundle.asked
                 async with ca_client.line(enrolment.ca, roots, enrolment.credential) as line:
                     await line.release()
         except (TimeoutError, ca_client.CaRefused, ca_client.CaUnreachable, OSError) as error:
@@ -134,7 +134,7 @@ class RosterKeeper:
         """Ask until there is another credential to ask with."""
         enrolment = self._enrolment
         credential, bundle = enrolment.credential, enrolment.bundle
-        async with ca_client.line(enrolment.ca, bundle.bundle.vouching, credential) as line:
+        async with ca_client.line(enrolment.ca, bundle.asked, credential) as line:
             while self._is_current(credential):
                 version, issued = self._held.age_key
                 wanted = issued if self._is_getting_old() else None

@@ -1,6 +1,7 @@
 """`tencrypt ca serve` with its key in a real OpenBao: pods join and renew, and an absence of Vault is sat out."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -8,13 +9,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 import requests
 from cryptography import x509
-from support.joining import built, obtain, renew
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from support.joining import built, obtain, renew, roots_of
 from support.openbao import OpenBao
 from support.processes import Process, wait_for
 from vault.conftest import Configure
@@ -261,3 +265,92 @@ async def test_servers_killed_in_turn_leave_no_pod_without_its_lease(
     assert issued == 20
     shown = json.loads(tencrypt("show", "--dir", both[0].directory, "--json", token=both[0].owner))
     assert len(shown["leases"]) == 20
+
+
+@pytest.mark.usefixtures("connections_end")
+async def test_what_vault_revokes_is_on_the_next_list(bao: OpenBao, served: Served) -> None:
+    key, csr = make_key_and_csr()
+    joined = built(key, await obtain(served.ca, served.token(), csr))
+    other = built(*await joined_as(served, "web-2", "10.0.0.2"))
+    digits = f"{other.own.serial:x}"
+    digits = digits.rjust(len(digits) + len(digits) % 2, "0")
+    colons = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    async with ca_client.line(served.ca, joined.roots, joined) as line:
+        before = parse_roster(parse_envelope(await line.roster(0, None, 5) or b"").payload)
+        bao.write("tencrypt-pki/revoke", {"serial_number": colons})
+        newer = await asyncio.wait_for(line.roster(before.version, None, 10), 5)
+    assert parse_roster(parse_envelope(newer or b"").payload).revoked.serials == (
+        f"{other.own.serial:x}",
+    )
+    with pytest.raises(CaRefused, match="revoked"):
+        await renew(served.ca, other, make_key_and_csr()[1])
+
+
+async def joined_as(
+    served: Served, pod: str, address: str
+) -> tuple[EllipticCurvePrivateKey, SignResponse]:
+    key, csr = make_key_and_csr()
+    return key, await obtain(served.ca, served.token(pod, address), csr)
+
+
+def active(served: Served) -> str:
+    words = ("rotate", "status", "--dir", served.directory, "--json")
+    roots = json.loads(tencrypt(*words, token=served.owner))["roots"]
+    (found,) = (one["fingerprint"] for one in roots if one["state"] == "active")
+    return str(found)
+
+
+@pytest.mark.usefixtures("connections_end")
+async def test_roots_rotate_in_vault_whichever_server_a_pod_asks(
+    both: tuple[Served, Served],
+) -> None:
+    one, two = both
+    pod = built(*await joined_as(one, "web-1", "10.0.0.1"))
+
+    def rotate(step: str, *options: str, code: int = 0) -> str:
+        return tencrypt(
+            "rotate", step, "--dir", one.directory, *options, token=one.owner, code=code
+        )
+
+    former = active(one)
+    rotate("prepare")
+    refused = rotate("activate", code=6)
+    assert "shop/web-1" in refused
+    assert "1 pod do not go by the present roots yet: nothing was changed" in refused
+    rotate("activate", "--without", "shop/web-1")
+    following = active(two)
+    assert following != former
+    # The pin on the former root is good for joining, at either server, and what is issued is under the new one.
+    for number, served in enumerate(both, 2):
+        await until(served, following)
+        late = built(*await joined_as(served, f"web-{number}", f"10.0.0.{number}"))
+        late.chain[-1].verify_directly_issued_by(root_of(late.roots, following))
+    # Who was left behind names the root that it knows, and hears of the new one.
+    renewed = await renew(two.ca, pod, make_key_and_csr()[1])
+    leaf(renewed).verify_directly_issued_by(root_of(roots_of(renewed), following))
+    rotate("revoke", "--root", former, "--force", "a test")
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(CaRefused, CaUnreachable):
+                await ca_client.find_root(one.ca)
+                await asyncio.sleep(0.1)
+                continue
+            break
+    pinned = replace(two.ca, fingerprint=f"sha256:{following}")
+    assert (await ca_client.find_root(pinned)).fingerprint(hashes.SHA256()).hex() == following
+
+
+def root_of(roots: tuple[x509.Certificate, ...], fingerprint: str) -> x509.Certificate:
+    (found,) = (root for root in roots if root.fingerprint(hashes.SHA256()).hex() == fingerprint)
+    return found
+
+
+async def until(served: Served, fingerprint: str) -> None:
+    """Wait until a server shows itself under a root."""
+    pinned = replace(served.ca, fingerprint=f"sha256:{fingerprint}")
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(CaUnreachable):
+                await ca_client.find_root(pinned)
+                return
+            await asyncio.sleep(0.1)
