@@ -1,5 +1,7 @@
 """Who a pod is: its certificate from the project's CA, TLS with it, and the judgement of section 5."""
 
+import base64
+import hashlib
 import json
 import socket
 import ssl
@@ -7,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -70,8 +73,26 @@ def enrol(reach: Callable[[], socket.socket], fingerprint: str, token: str) -> C
     sighted = ssl.create_default_context(cadata=root)
     sighted.check_hostname = False
     answer = _ask(reach(), sighted, ("POST", "/v1/sign"), {"csr": text}, token)
-    chain, trusted = ([_certificate(pem) for pem in answer[it]] for it in ("chain", "roots"))
+    chain = [_certificate(pem) for pem in answer["chain"]]
+    trusted = _roots(answer["trust"], _certificate(root))
     return Credential(key, chain, trusted, read_leaf(chain[0]))
+
+
+def _roots(vouched: dict[str, Any], pinned: x509.Certificate) -> list[x509.Certificate]:
+    """Section 15: the roots of a bundle that the pinned root vouches for (roots without intermediates alone)."""
+    bundle = base64.urlsafe_b64decode(vouched["bundle"] + "==")
+    named = f"/tencrypt/statement/{hashlib.sha256(bundle).hexdigest()}"
+    for (pem,) in vouched["statements"]:
+        statement = _certificate(pem)
+        names = statement.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+        try:
+            statement.verify_directly_issued_by(pinned)
+        except (ValueError, InvalidSignature):
+            continue
+        if uri.endswith(named):
+            return [_certificate(one["certificate"]) for one in json.loads(bundle)["roots"]]
+    raise Refused("the pinned root vouches for no such roots")
 
 
 def _ask(
@@ -80,7 +101,7 @@ def _ask(
     what: tuple[str, str],
     body: dict[str, str] | None = None,
     token: str = "",
-) -> dict[str, list[str]]:
+) -> dict[str, Any]:
     http = HTTPConnection("ca")
     with context.wrap_socket(reached) as http.sock:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
@@ -89,7 +110,7 @@ def _ask(
         text = response.read()
         if response.status != 200:
             raise Refused(f"the CA answered {response.status}: {text[:200]!r}")
-        answer: dict[str, list[str]] = json.loads(text)
+        answer: dict[str, Any] = json.loads(text)
         return answer
 
 
