@@ -1,5 +1,6 @@
 """The CA's answers over HTTP: JSON bodies, errors of one form, and who the caller is."""
 
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -52,6 +53,13 @@ def error_answer(status: HTTPStatus, code: str, message: str) -> web.Response:
 def busy_answer() -> web.Response:
     """Return what asks a caller to come back."""
     return error_answer(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many requests at once")
+
+
+def slow_answer(seconds: float) -> web.Response:
+    """Return what asks a caller that asks too often to come back (RFC 6585 section 4)."""
+    answer = error_answer(HTTPStatus.TOO_MANY_REQUESTS, "too_often", "you ask too often")
+    answer.headers["Retry-After"] = str(math.ceil(seconds))
+    return answer
 
 
 def failed_answer() -> web.Response:

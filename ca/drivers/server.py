@@ -29,6 +29,7 @@ from ca.drivers.answers import (
     json_errors,
     read_body,
     refused_answer,
+    slow_answer,
     who,
     who_calls,
 )
@@ -41,11 +42,12 @@ from ca.drivers.trust_watch import TrustWatch
 from ca.grant import Asked
 from ca.issue import authenticate, judge
 from ca.lease import Lease
+from ca.limits import of_grants, of_refusals, stranger
 from ca.messages import LARGEST_BODY, Address, Bundle, encode
 from ca.namespace import Namespace
 from ca.refusal import Refused
 from ca.release import release
-from ca.renew import identify
+from ca.renew import Caller, identify
 from ca.signer import SignerAwayError, SignerError, pems
 from ca.trust import Trust
 
@@ -149,6 +151,7 @@ class _Handlers:
         self._counter = Counter(service)
         self._trust_domain = service.signer.trust_domain
         self._under_way = 0
+        self._refusals, self._grants = of_refusals(), of_grants()
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -174,6 +177,10 @@ class _Handlers:
         return away_answer() if self._watch.is_away else await self._bounded(request, answer)
 
     async def _bounded(self, request: web.Request, answer: _Answer) -> web.Response:
+        now, address = asyncio.get_running_loop().time(), stranger(request.remote)
+        pause = self._refusals.seconds(address, now)
+        if pause:
+            return slow_answer(pause)
         if self._under_way >= MOST_AT_ONCE:
             return busy_answer()
         self._under_way += 1
@@ -192,7 +199,11 @@ class _Handlers:
         whose: dict[str, object] = {}
         try:
             done = await answer(request, whose)
+        except _TooOftenError as error:
+            audit("refused", whose | {"reason": "too_often", "from": request.remote})
+            return slow_answer(error.seconds)
         except Refused as refused:
+            self._refusals.take(stranger(request.remote), asyncio.get_running_loop().time())
             whose |= who(refused.claims) | {"from": request.remote}
             audit("refused", whose | {"reason": refused.reason, "message": refused.message})
             return refused_answer(refused)
@@ -238,7 +249,12 @@ class _Handlers:
         return _Done("released", namespace, fields, web.Response(status=HTTPStatus.NO_CONTENT))
 
     async def _issue(self, event: str, asked: Asked, namespace: str) -> _Done:
+        now, pod = asyncio.get_running_loop().time(), f"{namespace}/{_pod_of(asked)}"
+        pause = self._grants.seconds(pod, now)
+        if pause:
+            raise _TooOftenError(pause)
         issued = await self._counter.ask(asked, namespace)
+        self._grants.take(pod, now)
         lease = issued.lease
         fields: dict[str, object] = {
             "token": lease.token_id,
@@ -248,6 +264,17 @@ class _Handlers:
         }
         answer = json_answer(HTTPStatus.OK, encode(issued.response))
         return _Done(event, namespace, fields, answer)
+
+
+class _TooOftenError(Exception):
+    """A pod has had many certificates lately; ``seconds`` until the next."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+def _pod_of(asked: Asked) -> str:
+    return asked.by.pod if isinstance(asked.by, Caller) else asked.by.claims.pod
 
 
 def parse_listen(text: str) -> tuple[Address, int]:

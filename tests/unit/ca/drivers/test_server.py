@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from ca.drivers import server
 from ca.drivers.server import parse_listen
+from ca.limits import GRANTS, REFUSALS
 from ca.messages import LARGEST_BODY, SignRequest, encode, parse_error, parse_sign_response
 
 BODY = encode(SignRequest(make_csr_pem()))
@@ -275,3 +276,31 @@ def test_listening_place_is_understood(text: str, expected: str) -> None:
 def test_other_listening_places_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the command line says what is accepted
         parse_listen(text)
+
+
+async def test_who_guesses_is_slowed_and_told_for_how_long(authority: Authority) -> None:
+    statuses, after = [0], None
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+        while statuses[-1] != 429 and len(statuses) < 1000:
+            headers = {"Authorization": "Bearer guess"}
+            url = f"{authority.address}/v1/sign"
+            async with session.post(url, headers=headers, data=b"{}") as answer:
+                statuses.append(answer.status)
+                after = answer.headers.get("Retry-After")
+    assert REFUSALS[0] <= statuses.count(401) < 2 * REFUSALS[0]
+    assert (statuses[-1], after) == (429, "1")
+    assert len(authority.events("refused")) == statuses.count(401)
+
+
+async def test_a_pod_that_has_certificate_after_certificate_is_slowed(authority: Authority) -> None:
+    statuses, after = [0], None
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+        headers = {"Authorization": f"Bearer {authority.token()}"}
+        body = encode(SignRequest(make_csr_pem()))
+        while statuses[-1] != 429 and len(statuses) < 1000:
+            url = f"{authority.address}/v1/sign"
+            async with session.post(url, headers=headers, data=body) as answer:
+                statuses.append(answer.status)
+                after = answer.headers.get("Retry-After")
+    assert GRANTS[0] <= statuses.count(200) < 2 * GRANTS[0]
+    assert (statuses[-1], after) == (429, "1")
