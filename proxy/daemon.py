@@ -45,6 +45,9 @@ FINE, FAILED, CA_REFUSED, LACKING = 0, 1, 3, 4
 # Codecs load when first used, and the daemon's user may be unable to read where Python is installed.
 _CODECS: Final = tuple(codecs.lookup(name) for name in ("ascii", "idna", "latin-1"))
 
+_FIRST_LIST: Final = 5.0
+"""Seconds that a start waits for the first list; afterwards it comes when the CA, or a peer, has it."""
+
 _DROPS_EVERY: Final = 5.0
 
 
@@ -259,6 +262,7 @@ class _Daemon:
                 tasks.create_task(verifier.answer()),
                 tasks.create_task(rosters.keep()),
             ]
+            await self._informed(rosters)
             self._channel.say(b"ready")
             logs.event(
                 "ready", pod=settings.name, namespace=settings.namespace, mtu=self._place.tunnel_mtu
@@ -270,6 +274,18 @@ class _Daemon:
                 for task in others:
                     task.cancel()
                 await self._release()
+
+    async def _informed(self, rosters: Rosters) -> None:
+        """Wait for the first list, for a while: no session is made before it says who is withdrawn."""
+        ways = [
+            asyncio.ensure_future(one)  # noqa: TID251 - cancelled below
+            for one in (rosters.came.wait(), self._stop.wait())
+        ]
+        try:
+            await asyncio.wait(ways, timeout=_FIRST_LIST, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in ways:
+                one.cancel()
 
     async def _release(self) -> None:
         """Tell the CA that this pod stops, so that its addresses leave the roster."""

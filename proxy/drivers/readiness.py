@@ -35,6 +35,8 @@ class Readiness:
             return "the certificate has ended: the certificate authority has not renewed it"
         if not self._knows_pods():
             return "no signed list of the project's pods yet: the certificate authority has not given it"
+        if now >= self._table.informed_until:
+            return "nobody has told yet, or for too long, who is withdrawn: the certificate authority does not answer"
         return tunnel_fault(self._tun)
 
 

@@ -45,6 +45,8 @@ class Rosters:
         self.keeper = RosterKeeper(enrolment, self._adopt)
         self._lists = ListExchange(table, self.keeper.offer, drops)
         self._timer: asyncio.TimerHandle | None = None
+        self.came = asyncio.Event()
+        """Set with the first list."""
         self._news = asyncio.Event()
 
     async def keep(self) -> None:
@@ -76,6 +78,7 @@ class Rosters:
             for address in entry.addresses
         }
         self._heed_revocations(roster, now)
+        self.came.set()
         if self._is_membership:
             self._project.roster(entries)
         self._lists.adopted(self.keeper.envelope, roster.version, roster.issued, now)
