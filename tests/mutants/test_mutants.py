@@ -18,6 +18,7 @@ from mutants import (
     of_rosters,
     of_services,
     of_sessions,
+    of_trust,
 )
 from mutants.mutant import ROOT, Mutant
 
@@ -28,6 +29,7 @@ MUTANTS = [
     *of_membership.MUTANTS,
     *of_rosters.MUTANTS,
     *of_services.MUTANTS,
+    *of_trust.MUTANTS,
 ]
 
 

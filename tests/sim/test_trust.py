@@ -262,3 +262,19 @@ def test_session_that_ends_soon_is_gone_then_and_its_peer_hears_of_it(authority:
     b.send_packet(udp_packet(B, A, b"found"))
     world.run(0.5)
     assert a.received == [udp_packet(B, A, b"found")]
+
+
+def test_who_has_no_list_makes_no_session_either_way_and_one_that_grows_old_ends_none(
+    authority: Authority,
+) -> None:
+    world, a, b = two(authority)
+    b.table.informed_until = 0.0  # it has heard nothing yet
+    assert not reaches(a, b)
+    assert not reaches(b, a)
+    assert b.drops[Drop.LIST_STALE]
+    assert not b.table.sessions
+    b.table.informed_until = world.now + 30
+    assert reaches(a, b)
+    world.run(40)
+    assert b.table.sessions
+    assert reaches(b, a)
