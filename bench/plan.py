@@ -14,6 +14,7 @@ from bench.work.dns import Dns
 from bench.work.flood import Flood
 from bench.work.handshakes import Handshakes
 from bench.work.http import Http
+from bench.work.issuance import Issuance
 from bench.work.memory import Memory
 from bench.work.pingpong import PingPong
 from bench.work.sessions import Sessions
@@ -50,4 +51,4 @@ def all_works() -> list[Work]:
 
 def all_alone() -> list[Alone]:
     """Give every work without pods."""
-    return [Handshakes(), Dns(), Start(), Sessions()]
+    return [Handshakes(), Dns(), Start(), Sessions(), Issuance()]

@@ -57,6 +57,10 @@ METRICS: Final = {
             higher_is_better=False,
             digits=1,
         ),
+        Metric("join_all", "2,000 pods join at once", "s", higher_is_better=False, digits=1),
+        Metric("join_rate", "Certificates", "1/s", digits=0),
+        Metric("join_cpu", "CPU a certificate, the CA", "ms", higher_is_better=False),
+        Metric("join_retries", "Times a pod was asked to come back", "", higher_is_better=False),
     )
 }
 
