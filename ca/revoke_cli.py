@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ca.revocations import Kind
     from ca.signer import Signer
 
+_LONGEST_KNOWN: Final = 31 * 86_400
+"""Seconds for which a certificate can count: 30 days, and one."""
+
 REVOKE: Final = """\
 Withdraws a certificate, a pod, an identity (a service account) or an issuer below a root: the CA gives it nothing any
 more, and pods end its sessions and open none. Pods that hear the CA, or any other pod, do so within seconds. --lift
@@ -81,7 +84,7 @@ def owner_of(args: argparse.Namespace) -> Owner:
 
 def _revoke(args: argparse.Namespace) -> int:
     from ca import owner, rotation
-    from ca.revocations import Entry
+    from ca.revocations import Entry, Kind
 
     ours = owner_of(args)
     if args.issuer is not None:
@@ -90,7 +93,10 @@ def _revoke(args: argparse.Namespace) -> int:
     if what is None:
         return _list_revoked(args, ours)
     kind, namespace, name = what
-    entry = Entry(kind, namespace, name, int(wall().timestamp()), args.reason)
+    since = int(wall().timestamp())
+    # Who has a certificate can renew it for a day after its end, and no longer.
+    ends = since + _LONGEST_KNOWN if kind is Kind.CERTIFICATE else 0
+    entry = Entry(kind, namespace, name, since, args.reason, ends)
     try:
         changed = owner.change_revocations(
             ours.documents,
