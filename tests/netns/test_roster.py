@@ -10,7 +10,7 @@ from support.namespaces import Fabric, Pod, family_of
 from support.processes import run, wait_for
 from support.project import Project
 from support.servers import udp_echo
-from support.tencrypt import TENCRYPT, Setting
+from support.tencrypt import TENCRYPT, Proxy, Setting
 
 CANARY = b"canary-of-the-roster-5d20"
 PORT = 7003
@@ -99,8 +99,9 @@ def test_permissive_is_clear_as_before_once_the_glass_is_whole_again(fabric: Fab
 def test_without_a_roster_nothing_is_clear(fabric: Fabric, encryption: str) -> None:
     one, two = fabric["nginx1"], fabric["nginx2"]
     project = Project(fabric, {**BY_ROSTER, "encryption": encryption})
-    project.start("nginx1")
-    project["nginx1"].kill_daemon()
     project.ca.process.stop()
-    project["nginx1"].start()
+    settings = {**BY_ROSTER, "encryption": encryption}
+    proxy = Proxy(one, project.ca, project.members, settings=settings)
+    proxy.start()
+    proxy.wait_for_event("ca_unreachable")
     assert clear(fabric, lambda: exchange(one, two, two.ipv4)) == (None, False)
