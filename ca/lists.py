@@ -50,6 +50,9 @@ LARGEST_ENVELOPE: Final = 1 << 20
 
 MOST_ENTRIES: Final = 8192
 
+LONGEST_USE: Final = 3600
+"""Seconds for which a list may be used at most, whatever certificates live: a pod that joined later is not on it."""
+
 LAST_VERSION: Final = LAST_COUNT
 
 _LARGEST_SIGNATURE: Final = 80

@@ -33,7 +33,7 @@ def look(documents: Documents, wall: datetime) -> tuple[TrustRecord, Standing]:
     """Return the bundle on record, and where pods stand. Raises `StateError`."""
     record, _ = read_record(documents)
     leases = read_leases(documents)
-    return record, stand(leases, record.vouched.hash, wall.timestamp())
+    return record, stand(leases, record.vouched, wall.timestamp())
 
 
 def finish(documents: Documents, signer: Signer, wall: datetime) -> bool:
@@ -73,7 +73,7 @@ def step(  # noqa: PLR0913 - a step in full
 
     def decided() -> TrustBundle:
         nonlocal missing
-        standing = stand(read_leases(documents), record.vouched.hash, now)
+        standing = stand(read_leases(documents), record.vouched, now)
         try:
             return decide(bundle, standing, forced.without)
         except GateError as error:

@@ -124,7 +124,7 @@ def _revoke_issuer(args: argparse.Namespace, ours: Owner) -> int:
             ours.documents,
             ours.signer(),
             "issuer",
-            lambda bundle, _standing, _without: rotation.revoke_issuer(bundle, digest),
+            lambda bundle, standing, _without: rotation.revoke_issuer(bundle, digest, standing),
             wall(),
         )
     except (MessageError, rotation.RotationError) as error:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.facts import Facts
 from ca.lists import (
     CONTEXT,
+    LONGEST_USE,
     Envelope,
     Roster,
     encode_envelope,
@@ -26,9 +27,6 @@ from ca.trust_bundle import Vouched
 
 SIGNER_LIFE: Final = timedelta(hours=24)
 """Life of the list signer's certificate, whose key is replaced at half of it."""
-
-LONGEST_USE: Final = timedelta(hours=1)
-"""How long a roster may be used at most, however long certificates live: a pod that joined later is not on it."""
 
 _SKEW: Final = 60
 """Seconds by which servers' clocks may differ."""
@@ -75,7 +73,7 @@ class Rosters:
     def __init__(self, signer: Signer, life: timedelta) -> None:
         """Have a list signer certified by ``signer``; ``life`` is that of pods' certificates."""
         self._certifier = signer
-        self.use = min(life, LONGEST_USE)
+        self.use = min(life, timedelta(seconds=LONGEST_USE))
         """How long a roster may be used from its issue on."""
         self._trust_domain = signer.trust_domain
         self._latest: dict[str, SignedRoster] = {}

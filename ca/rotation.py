@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 
 from ca.lease import Lease, live_leases
-from ca.trust_bundle import MOST_ROOTS, Root, RootState, TrustBundle
+from ca.trust_bundle import MOST_ROOTS, Root, RootState, TrustBundle, Vouched, fingerprint
 
 
 class RotationError(Exception):
@@ -36,11 +36,15 @@ class GateError(RotationError):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where pods stand, as namespace/pod: who is live, who goes by the bundle in force, who is under which root."""
+    """Where pods stand, as namespace/pod: who is live, who goes by the bundle in force, who is under which root.
+
+    ``issuers`` are those below the roots by which the bundle in force was vouched for, by fingerprint: they issue.
+    """
 
     live: frozenset[str]
     acknowledged: frozenset[str]
     under: Mapping[str, frozenset[str]]
+    issuers: frozenset[str] = frozenset()
 
     @property
     def missing(self) -> frozenset[str]:
@@ -48,7 +52,7 @@ class Standing:
         return self.live - self.acknowledged
 
 
-def stand(leases: Iterable[Lease], bundle_hash: str, wall: float) -> Standing:
+def stand(leases: Iterable[Lease], vouched: Vouched, wall: float) -> Standing:
     """Return where pods stand at ``wall``: a pod is live until its certificate has ended."""
     live = live_leases(leases, wall)
     under: dict[str, set[str]] = {}
@@ -56,8 +60,13 @@ def stand(leases: Iterable[Lease], bundle_hash: str, wall: float) -> Standing:
         under.setdefault(lease.root, set()).add(_name(lease))
     return Standing(
         frozenset(map(_name, live)),
-        frozenset(_name(lease) for lease in live if lease.bundle == bundle_hash),
+        frozenset(_name(lease) for lease in live if lease.bundle == vouched.hash),
         {root: frozenset(names) for root, names in under.items()},
+        frozenset(
+            fingerprint(x509.load_pem_x509_certificate(pem.encode()))
+            for statement in vouched.statements
+            for pem in statement[1:]
+        ),
     )
 
 
@@ -81,12 +90,12 @@ def activate(bundle: TrustBundle, standing: Standing, without: Iterable[str]) ->
     return _moved(bundle, moves)
 
 
-def taint(bundle: TrustBundle, fingerprint: str) -> TrustBundle:
+def taint(bundle: TrustBundle, beginning: str) -> TrustBundle:
     """Return the bundle in which a root vouches for nothing any more."""
-    root = find(bundle, fingerprint)
+    root = find(bundle, beginning)
     if root.state is not RootState.PREVIOUS:
         raise RotationError(
-            f"root {fingerprint[:16]} is {root.state}: only a previous one is tainted"
+            f"root {beginning[:16]} is {root.state}: only a previous one is tainted"
         )
     roots = tuple(
         replace(one, state=RootState.TAINTED) if one == root else one for one in bundle.roots
@@ -95,12 +104,12 @@ def taint(bundle: TrustBundle, fingerprint: str) -> TrustBundle:
 
 
 def revoke(
-    bundle: TrustBundle, fingerprint: str, standing: Standing, without: Iterable[str]
+    bundle: TrustBundle, beginning: str, standing: Standing, without: Iterable[str]
 ) -> TrustBundle:
     """Return the bundle without a root."""
-    root = find(bundle, fingerprint)
+    root = find(bundle, beginning)
     if root.state is RootState.ACTIVE:
-        raise RotationError(f"root {fingerprint[:16]} issues: another must be active first")
+        raise RotationError(f"root {beginning[:16]} issues: another must be active first")
     return _without(bundle, root, standing, without)
 
 
@@ -124,23 +133,25 @@ def rollback(bundle: TrustBundle, standing: Standing, without: Iterable[str]) ->
     return _after(bundle, roots)
 
 
-def revoke_issuer(bundle: TrustBundle, fingerprint: str) -> TrustBundle:
-    """Return the bundle with an issuer below the roots withdrawn."""
-    if any(one.fingerprint == fingerprint for one in bundle.roots):
+def revoke_issuer(bundle: TrustBundle, digest: str, standing: Standing) -> TrustBundle:
+    """Return the bundle with an issuer below the roots withdrawn, by its fingerprint."""
+    if any(one.fingerprint == digest for one in bundle.roots):
         raise RotationError("this is a root: `tencrypt ca rotate revoke` takes it out")
-    if fingerprint in bundle.revoked_issuers:
+    if digest in standing.issuers:
+        raise RotationError("this issuer issues: what it signed would be refused from now on")
+    if digest in bundle.revoked_issuers:
         raise RotationError("this issuer is withdrawn already")
     return replace(
-        bundle, version=bundle.version + 1, revoked_issuers=(*bundle.revoked_issuers, fingerprint)
+        bundle, version=bundle.version + 1, revoked_issuers=(*bundle.revoked_issuers, digest)
     )
 
 
-def find(bundle: TrustBundle, fingerprint: str) -> Root:
-    """Return a root by the beginning of its fingerprint; raises `RotationError`."""
-    found = [one for one in bundle.roots if one.fingerprint.startswith(fingerprint)]
-    if len(found) != 1 or not fingerprint:
+def find(bundle: TrustBundle, beginning: str) -> Root:
+    """Return a root by the beginning of its beginning; raises `RotationError`."""
+    found = [one for one in bundle.roots if one.fingerprint.startswith(beginning)]
+    if len(found) != 1 or not beginning:
         known = ", ".join(f"{one.fingerprint[:16]} ({one.state})" for one in bundle.roots)
-        raise RotationError(f"root {fingerprint!r}: one of {known}")
+        raise RotationError(f"root {beginning!r}: one of {known}")
     return found[0]
 
 

@@ -274,6 +274,9 @@ class _Asked:
     bundle: str = ""
 
     def is_answered_by(self, roster: Roster) -> bool:
+        # Other roots are news whatever the list's version: a pod may hold a forged one that was believed once.
+        if self.bundle and self.bundle != roster.bundle:
+            return True
         if self.issued is None:
             return roster.version > self.version
         return roster.age_key > (self.version, self.issued)

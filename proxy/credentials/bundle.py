@@ -11,7 +11,6 @@ So a root that is tainted changes nothing any more, and one that is gone is not 
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.messages import MessageError
 from ca.trust_bundle import (
@@ -23,7 +22,7 @@ from ca.trust_bundle import (
     statement_uri,
 )
 from policy.certificate import UNREADABLE
-from proxy.credentials.trust import verify_again
+from proxy.credentials.trust import Believed
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -44,10 +43,14 @@ class HeldBundle:
         return self.bundle.trusted
 
     @property
-    def asked(self) -> tuple[x509.Certificate, ...]:
-        """Under which roots we believe the CA's service, the one that issues first: those whose word counts."""
+    def authority(self) -> Believed:
+        """Whose word counts on bundles, and under whom lists and the CA's service are believed; who issues is first.
+
+        A tainted root is not among them: what its thief signs reaches nobody's trust but by a pod's certificate.
+        """
         active = self.bundle.active
-        return (active, *(root for root in self.bundle.vouching if root != active))
+        others = (root for root in self.bundle.vouching if root != active)
+        return Believed((active, *others), self.revoked_issuers)
 
     @property
     def revoked_issuers(self) -> frozenset[str]:
@@ -74,11 +77,7 @@ class HeldBundle:
 
     def _is_statement(self, pems: Sequence[str], uri: str) -> bool:
         try:
-            chain = [
-                x509.load_pem_x509_certificate(pem.encode("ascii")).public_bytes(Encoding.DER)
-                for pem in pems
-            ]
-            verified = verify_again(chain, self.bundle.vouching)
+            verified = self.authority.verify(pems)
             extensions = verified[0].extensions
             names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             is_ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca

@@ -12,22 +12,21 @@ In this order, so that a stranger's bytes cost a chain and a signature, and are 
 5. it is not older than the one we have: no former list can be put in its place.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.lists import CONTEXT, Envelope, Roster, parse_envelope, parse_roster
+from ca.lists import CONTEXT, LONGEST_USE, Envelope, Roster, parse_envelope, parse_roster
 from ca.messages import MessageError
 from ca.trust_bundle import Vouched
 from policy.certificate import UNREADABLE, check_list_signer
 from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.judge import check_times
-from proxy.credentials.trust import verify_again
+from proxy.credentials.trust import Believed
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
@@ -42,7 +41,7 @@ EARLY: Final = 60
 
 def verify_roster(
     envelope_untrusted: bytes,
-    roots: Iterable[x509.Certificate],
+    believed: Believed,
     own: PodCertificate,
     wall: float,
     former: Roster | None = None,
@@ -52,7 +51,7 @@ def verify_roster(
     ``wall`` is Unix seconds by the local clock as corrected by the CA. One as old as ``former`` is taken: it is
     the same.
     """
-    return _verify(_read(envelope_untrusted), roots, own, wall, former)
+    return _verify(_read(envelope_untrusted), believed, own, wall, former)
 
 
 def _read(envelope_untrusted: bytes) -> Envelope:
@@ -64,14 +63,14 @@ def _read(envelope_untrusted: bytes) -> Envelope:
 
 def _verify(
     envelope: Envelope,
-    roots: Iterable[x509.Certificate],
+    believed: Believed,
     own: PodCertificate,
     wall: float,
     former: Roster | None,
 ) -> Roster:
     trust_domain, namespace = own.identity.trust_domain, own.identity.namespace
     try:
-        _verify_signature(envelope, roots, trust_domain, wall)
+        _verify_signature(envelope, believed, trust_domain, wall)
         roster = parse_roster(envelope.payload)
     except MessageError as error:
         raise Dropped(Drop.ROSTER, str(error)) from None
@@ -79,8 +78,9 @@ def _verify(
         raise Dropped(Drop.ROSTER, f"of {roster.namespace} in {roster.trust_domain}")
     if roster.issued > wall + EARLY:
         raise Dropped(Drop.ROSTER, f"issued {roster.issued - wall:.0f} s from now")
-    if roster.version > (wall + _FURTHEST) * 1000:
-        raise Dropped(Drop.ROSTER, f"version {roster.version} is of a day to come")
+    _check_version(roster, wall)
+    if roster.next > roster.issued + LONGEST_USE:
+        raise Dropped(Drop.ROSTER, f"for {roster.next - roster.issued} s")
     if roster.next <= wall:
         raise Dropped(Drop.ROSTER, f"over for {wall - roster.next:.0f} s")
     if former is not None and roster.age_key < former.age_key:
@@ -88,15 +88,16 @@ def _verify(
     return roster
 
 
+def _check_version(roster: Roster, wall: float) -> None:
+    if roster.version > (wall + _FURTHEST) * 1000:
+        raise Dropped(Drop.ROSTER, f"version {roster.version} is of a day to come")
+
+
 def _verify_signature(
-    envelope: Envelope, roots: Iterable[x509.Certificate], trust_domain: str, wall: float
+    envelope: Envelope, believed: Believed, trust_domain: str, wall: float
 ) -> None:
     try:
-        chain_der = [
-            x509.load_pem_x509_certificate(pem.encode("ascii")).public_bytes(Encoding.DER)
-            for pem in envelope.chain
-        ]
-        verified = verify_again(chain_der, roots)
+        verified = believed.verify(envelope.chain)
         check_times(verified, wall)
         check_list_signer(verified[0], trust_domain)
         _p256_key(verified[0]).verify(
@@ -124,6 +125,7 @@ class HeldRoster:
         """Begin with none."""
         self.roster: Roster | None = None
         self.envelope = b""
+        self._believed: Believed | None = None
 
     @property
     def age_key(self) -> tuple[int, int]:
@@ -133,20 +135,39 @@ class HeldRoster:
     def offer(
         self,
         envelope_untrusted: bytes,
-        believe: Callable[[Vouched], Iterable[x509.Certificate]],
+        believe: Callable[[Vouched], Believed],
         own: PodCertificate,
         wall: float,
     ) -> Roster | None:
-        """``believe`` takes the bundle that comes with it, and gives the roots to judge by.
+        """``believe`` takes the bundle that comes with it, and says whose word counts then.
 
         Hold what is newer and return it, None for the one held already; raise `Dropped` (ROSTER, BUNDLE) for all else.
         """
         if envelope_untrusted == self.envelope:
             return None
-        former = self.roster
         envelope = _read(envelope_untrusted)
-        roster = _verify(envelope, believe(envelope.trust), own, wall, former)
+        believed = believe(envelope.trust)
+        self._reconsider(believed, own, wall)
+        former = self.roster
+        roster = _verify(envelope, believed, own, wall, former)
         if former is not None and roster.age_key == former.age_key:
             return None
         self.roster, self.envelope = roster, envelope_untrusted
         return roster
+
+    def _reconsider(self, believed: Believed, own: PodCertificate, wall: float) -> None:
+        """Forget the one held where nobody would believe it now: it must not keep out what comes after it.
+
+        Its signer's root or issuer may count no more, and its version be of a day to come since our clock was set.
+        """
+        roster, former = self.roster, self._believed
+        self._believed = believed
+        if roster is None:
+            return
+        try:
+            if believed != former:
+                envelope = _read(self.envelope)
+                _verify_signature(envelope, believed, own.identity.trust_domain, wall)
+            _check_version(roster, wall)
+        except Dropped:
+            self.roster, self.envelope = None, b""

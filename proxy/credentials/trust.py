@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from ca.trust_bundle import fingerprint
@@ -33,7 +34,7 @@ class Revocations:
     service_accounts: frozenset[str] = frozenset()
     issuers: frozenset[str] = frozenset()
 
-    def check(self, chain: Iterable[x509.Certificate], peer: PodCertificate) -> None:
+    def check(self, chain: Sequence[x509.Certificate], peer: PodCertificate) -> None:
         """Raise `Dropped` (REVOKED) where the list names the pod or a certificate of its chain."""
         if peer.pod in self.pods:
             raise Dropped(Drop.REVOKED, f"pod {peer.pod}")
@@ -42,11 +43,44 @@ class Revocations:
         for certificate in chain:
             if certificate.serial_number in self.serials:
                 raise Dropped(Drop.REVOKED, f"certificate {certificate.serial_number:x}")
-            if self.issuers and fingerprint(certificate) in self.issuers:
+        self.check_issuers(chain)
+
+    def check_issuers(self, chain: Iterable[x509.Certificate]) -> None:
+        """Raise `Dropped` (REVOKED) where the list names an issuer of the chain."""
+        if not self.issuers:
+            return
+        for certificate in chain:
+            if fingerprint(certificate) in self.issuers:
                 raise Dropped(Drop.REVOKED, f"issuer {fingerprint(certificate)}")
 
 
 NONE_REVOKED: Final = Revocations()
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """Whose word counts: roots, of which the first is asked for by name, and issuers below them whose does not."""
+
+    roots: tuple[x509.Certificate, ...]
+    revoked_issuers: frozenset[str] = frozenset()
+    """By SHA-256 of their certificate, hexadecimal."""
+
+    def verify(self, chain_pem_untrusted: Sequence[str]) -> list[x509.Certificate]:
+        """Return a chain (leaf first), verified but for its times, with its root; raise `Dropped`."""
+        try:
+            chain = [
+                x509.load_pem_x509_certificate(pem.encode("ascii")).public_bytes(Encoding.DER)
+                for pem in chain_pem_untrusted
+            ]
+        except UNREADABLE as error:
+            raise Dropped(Drop.UNTRUSTED, str(error)) from None
+        verified = verify_again(chain, self.roots)
+        self.check(verified)
+        return verified
+
+    def check(self, chain: Iterable[x509.Certificate]) -> None:
+        """Raise `Dropped` (REVOKED) where an issuer of a verified chain is withdrawn."""
+        Revocations(issuers=self.revoked_issuers).check_issuers(chain)
 
 
 def believe(store: crypto.X509Store, roots: Iterable[x509.Certificate]) -> None:

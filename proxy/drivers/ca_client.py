@@ -13,7 +13,8 @@
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,8 @@ from ca.trust_bundle import fingerprint
 from policy.certificate import UNREADABLE
 from policy.identity import ca_uri
 from proxy.credentials.credential import Credential
+from proxy.credentials.trust import Believed
+from proxy.errors import Dropped
 
 PATIENCE: Final = 10.0
 """Seconds for each of the two requests, connecting and handshake included."""
@@ -82,21 +85,19 @@ async def obtain(ca: Ca, root: x509.Certificate, token: str, csr_der: bytes) -> 
 
     Raises `CaRefused` or `CaUnreachable`. What the chain says is for the caller to judge.
     """
-    context = _ca_only_context((root,), ca_uri(ca.trust_domain))
+    context = _ca_only_context(Believed((root,)), ca_uri(ca.trust_domain))
     headers = {"Authorization": f"Bearer {token}"}
     return await _ask(ca, "sign", context, csr_der, headers=headers, name=_name(root))
 
 
-async def renew(
-    ca: Ca, roots: Sequence[x509.Certificate], credential: Credential, csr_der: bytes
-) -> SignResponse:
-    """Return what the CA, as one of ``roots`` authenticates it, issues for the CSR in the place of the credential.
+async def renew(ca: Ca, believed: Believed, credential: Credential, csr_der: bytes) -> SignResponse:
+    """Return what the CA, authenticated by whom we believe, issues for the CSR in the place of the credential.
 
-    The first of the roots is named. The credential may have ended a while ago. Raises `CaRefused` or `CaUnreachable`,
+    The credential may have ended a while ago. Raises `CaRefused` or `CaUnreachable`,
     or OSError where this machine gives no memory for it.
     """
-    context = _own_context(ca, roots, credential)
-    return await _ask(ca, "renew", context, csr_der, name=_name(roots[0]))
+    context = _own_context(ca, believed, credential)
+    return await _ask(ca, "renew", context, csr_der, name=_name(believed.roots[0]))
 
 
 class Line:
@@ -145,23 +146,19 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(
-    ca: Ca, roots: Sequence[x509.Certificate], credential: Credential
-) -> AsyncIterator[Line]:
+async def line(ca: Ca, believed: Believed, credential: Credential) -> AsyncIterator[Line]:
     """Give a line to the CA as the pod of ``credential``. Raises as `renew` does, without `CaRefused`."""
-    context = _own_context(ca, roots, credential)
+    context = _own_context(ca, believed, credential)
     async with _session(context, is_kept=True) as session:
-        yield Line(ca, session, _name(roots[0]))
+        yield Line(ca, session, _name(believed.roots[0]))
 
 
 def _name(root: x509.Certificate) -> str:
     return root_host(fingerprint(root))
 
 
-def _own_context(
-    ca: Ca, roots: Iterable[x509.Certificate], credential: Credential
-) -> ssl.SSLContext:
-    context = _ca_only_context(roots, ca_uri(ca.trust_domain))
+def _own_context(ca: Ca, believed: Believed, credential: Credential) -> ssl.SSLContext:
+    context = _ca_only_context(believed, ca_uri(ca.trust_domain))
     _load_credential(context, credential)
     return context
 
@@ -240,8 +237,8 @@ def _pinned_root(bundle_untrusted: bytes, pinned: str, address: str) -> x509.Cer
         ) from None
 
 
-def _ca_only_context(roots: Iterable[x509.Certificate], uri: str) -> ssl.SSLContext:
-    """Return a context whose handshakes succeed with the CA service of these roots and nobody else."""
+def _ca_only_context(believed: Believed, uri: str) -> ssl.SSLContext:
+    """Return a context whose handshakes succeed with the CA service of those whom we believe and nobody else."""
 
     class CaOnly(ssl.SSLObject):
         @override
@@ -251,16 +248,29 @@ def _ca_only_context(roots: Iterable[x509.Certificate], uri: str) -> ssl.SSLCont
             der = self.getpeercert(binary_form=True)
             if der is None or not _names_only(der, uri):
                 raise ssl.SSLCertVerificationError(1, f"its certificate is not for {uri}")
+            try:
+                believed.check(_verified_chain(self))
+            except (Dropped, *UNREADABLE) as error:
+                raise ssl.SSLCertVerificationError(1, str(error)) from None
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the URI is the name
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    for root in roots:
+    for root in believed.roots:
         context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
     context.sslobject_class = CaOnly
     return context
+
+
+def _verified_chain(connection: ssl.SSLObject) -> list[x509.Certificate]:
+    """Return the chain that OpenSSL has verified."""
+    if sys.version_info >= (3, 13):
+        return [x509.load_der_x509_certificate(der) for der in connection.get_verified_chain()]
+    # Python has it from 3.10 on, and a public name for it from 3.13 on.
+    found = connection._sslobj.get_verified_chain()  # type: ignore[attr-defined]  # noqa: SLF001 - as said
+    return [x509.load_pem_x509_certificate(one.public_bytes().encode()) for one in found]
 
 
 def _names_only(certificate_der: bytes, uri: str) -> bool:

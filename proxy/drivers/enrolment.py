@@ -178,7 +178,9 @@ class Enrolment:
 
     async def _ask_for_next(self, csr: bytes) -> tuple[SignResponse, str]:
         try:
-            return await ca_client.renew(self.ca, self.bundle.asked, self.credential, csr), "key"
+            return await ca_client.renew(
+                self.ca, self.bundle.authority, self.credential, csr
+            ), "key"
         except ca_client.CaRefused as error:
             if error.code not in _JOIN_INSTEAD or not self._is_token_good():
                 raise

@@ -11,12 +11,11 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from cryptography import x509
-
 from ca.lists import Roster
 from ca.trust_bundle import Vouched
 from proxy.credentials.credential import Credential
 from proxy.credentials.roster import HeldRoster
+from proxy.credentials.trust import Believed
 from proxy.drivers import ca_client, clock, logs
 from proxy.drivers.enrolment import Enrolment
 from proxy.errors import Dropped
@@ -87,9 +86,9 @@ class RosterKeeper:
             logs.event("roster", version=roster.version, count=len(roster.entries))
             self._adopt(roster)
 
-    def _believe(self, vouched_untrusted: Vouched) -> tuple[x509.Certificate, ...]:
+    def _believe(self, vouched_untrusted: Vouched) -> Believed:
         self._enrolment.offer_bundle(vouched_untrusted)
-        return self._enrolment.bundle.roots
+        return self._enrolment.bundle.authority
 
     async def keep(self) -> None:
         """Ask for ever; no failure ends it."""
@@ -107,8 +106,8 @@ class RosterKeeper:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 enrolment = self._enrolment
-                roots = enrolment.bundle.asked
-                async with ca_client.line(enrolment.ca, roots, enrolment.credential) as line:
+                authority = enrolment.bundle.authority
+                async with ca_client.line(enrolment.ca, authority, enrolment.credential) as line:
                     await line.release()
         except (TimeoutError, ca_client.CaRefused, ca_client.CaUnreachable, OSError) as error:
             reason = str(error) or f"no answer in {RELEASE_SECONDS:g} s"
@@ -134,7 +133,7 @@ class RosterKeeper:
         """Ask until there is another credential to ask with."""
         enrolment = self._enrolment
         credential, bundle = enrolment.credential, enrolment.bundle
-        async with ca_client.line(enrolment.ca, bundle.asked, credential) as line:
+        async with ca_client.line(enrolment.ca, bundle.authority, credential) as line:
             while self._is_current(credential):
                 version, issued = self._held.age_key
                 wanted = issued if self._is_getting_old() else None

@@ -5,6 +5,7 @@ from support.rosters import Lists, make_roster
 
 from ca.lists import encode_roster
 from proxy.credentials.roster import verify_roster
+from proxy.credentials.trust import Believed
 from proxy.lists.messages import Ask, Part, Version
 
 NOW = START.timestamp()
@@ -13,7 +14,7 @@ OWN = Authority().issue(Leaf()).own
 
 
 def believe(data: bytes) -> None:
-    verify_roster(data, (LISTS.issuer.root,), OWN, NOW)
+    verify_roster(data, Believed((LISTS.issuer.root,)), OWN, NOW)
 
 
 def envelope_seeds() -> list[bytes]:

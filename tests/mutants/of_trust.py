@@ -23,9 +23,30 @@ MUTANTS = [
     Mutant(
         "a tainted root's word",
         "proxy/credentials/bundle.py",
-        "            verified = verify_again(chain, self.bundle.vouching)",
-        "            verified = verify_again(chain, self.bundle.trusted)",
+        "        others = (root for root in self.bundle.vouching if root != active)",
+        "        others = (root for root in self.bundle.trusted if root != active)",
         f"{ROTATION}::test_a_tainted_roots_thief_changes_nothing_for_who_knows",
+    ),
+    Mutant(
+        "a revoked issuer's word",
+        "proxy/credentials/trust.py",
+        "        self.check(verified)\n",
+        "",
+        f"{ROTATION}::test_a_revoked_issuers_word_counts_no_more",
+    ),
+    Mutant(
+        "the CA below a revoked issuer",
+        "proxy/drivers/ca_client.py",
+        "                believed.check(_verified_chain(self))",
+        "                pass",
+        "tests/unit/proxy/drivers/test_ca_client.py::test_ca_below_a_revoked_issuer_hears_nothing",
+    ),
+    Mutant(
+        "a forged list that keeps others out",
+        "proxy/credentials/roster.py",
+        '            self.roster, self.envelope = None, b""',
+        "            pass",
+        f"{UNIT}/credentials/test_roster.py::test_list_that_nobody_would_believe_any_more_keeps_no_other_out",
     ),
     Mutant(
         "an older bundle",

@@ -13,6 +13,7 @@ from support.pki import START
 from policy.rules import Rules
 from proxy.credentials.credential import Credential
 from proxy.credentials.roster import HeldRoster
+from proxy.credentials.trust import Believed
 from proxy.drops import Drops
 from proxy.flow.membership import Membership
 from proxy.flow.policy import Policy
@@ -116,7 +117,7 @@ class Node:
 
     def _take_list(self, envelope: bytes) -> None:
         own, wall = self.credential.own, self.world.now + START.timestamp()
-        roster = self.roster.offer(envelope, lambda _: self.credential.roots, own, wall)
+        roster = self.roster.offer(envelope, lambda _: Believed(self.credential.roots), own, wall)
         if roster is not None:
             self.lists.adopted(envelope, roster.version, roster.issued, self.world.now)
 

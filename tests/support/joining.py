@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from ca.messages import SignResponse
 from ca.trust_bundle import parse_trust_bundle, read_vouched
 from proxy.credentials.credential import Credential, build_credential
+from proxy.credentials.trust import Believed
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca
 
@@ -19,7 +20,7 @@ async def obtain(ca: Ca, token: str, csr: bytes) -> SignResponse:
 
 async def renew(ca: Ca, credential: Credential, csr: bytes) -> SignResponse:
     """Ask by a credential."""
-    return await ca_client.renew(ca, credential.roots, credential, csr)
+    return await ca_client.renew(ca, Believed(credential.roots), credential, csr)
 
 
 def roots_of(answer: SignResponse) -> tuple[x509.Certificate, ...]:

@@ -29,6 +29,7 @@ from ca.vault_plan import OPERATOR
 from ca.vault_settings import VaultSettings, to_text
 from policy.certificate import read_pod_names
 from proxy.credentials.csr import make_key_and_csr
+from proxy.credentials.trust import Believed
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
 
@@ -228,7 +229,7 @@ async def test_a_pod_that_joined_at_one_server_renews_and_has_its_roster_at_the_
     one, two = both
     key, csr = make_key_and_csr()
     joined = built(key, await obtain(one.ca, one.token(), csr))
-    async with ca_client.line(two.ca, joined.roots, joined) as line:
+    async with ca_client.line(two.ca, Believed(joined.roots), joined) as line:
         roster = parse_roster(parse_envelope(await line.roster(0, None, 5) or b"").payload)
         other = one.token("web-2", "10.0.0.2")
         asking = asyncio.get_running_loop().create_task(line.roster(roster.version, None, 10))
@@ -275,7 +276,7 @@ async def test_what_vault_revokes_is_on_the_next_list(bao: OpenBao, served: Serv
     digits = f"{other.own.serial:x}"
     digits = digits.rjust(len(digits) + len(digits) % 2, "0")
     colons = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
-    async with ca_client.line(served.ca, joined.roots, joined) as line:
+    async with ca_client.line(served.ca, Believed(joined.roots), joined) as line:
         before = parse_roster(parse_envelope(await line.roster(0, None, 5) or b"").payload)
         bao.write("tencrypt-pki/revoke", {"serial_number": colons})
         newer = await asyncio.wait_for(line.roster(before.version, None, 10), 5)

@@ -22,7 +22,7 @@ from ca.namespace import Namespace
 from ca.refusal import Refusal, Refused
 from ca.release import release
 from ca.renew import Caller, identify
-from ca.roster import LONGEST_USE, ListSigner, Rosters
+from ca.roster import ListSigner, Rosters
 from ca.signer import Wanted, for_lists
 from policy.certificate import UNREADABLE, check_list_signer, read_pod_names
 
@@ -88,7 +88,7 @@ def test_pod_is_listed_through_its_certificates_last_second_and_no_longer(record
 
 
 @pytest.mark.parametrize(
-    ("life", "use"), [(DAY, LONGEST_USE), (timedelta(minutes=10), timedelta(minutes=10))]
+    ("life", "use"), [(DAY, HOUR), (timedelta(minutes=10), timedelta(minutes=10))]
 )
 def test_roster_may_be_used_for_a_certificates_life_and_an_hour_at_most(
     records: Records, life: timedelta, use: timedelta

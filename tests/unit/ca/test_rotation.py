@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.authority import DAY, make_claims, make_csr_pem
 from support.memory_ca import ISSUER, WALL, Memory, ask
 from typing_extensions import override
+from unit.ca.test_own_issuer import Made, make
 
 from ca.certificates import Issuer, KeySigner, make_root
 from ca.documents import StateError
@@ -33,7 +34,7 @@ from ca.rotation import (
 )
 from ca.signer import SignerAwayError, SignerError
 from ca.trust import read_record
-from ca.trust_bundle import Root, RootState, TrustBundle, fingerprint, parse_trust_bundle
+from ca.trust_bundle import Root, RootState, TrustBundle, Vouched, fingerprint, parse_trust_bundle
 from proxy.credentials.bundle import HeldBundle
 from proxy.errors import Dropped
 
@@ -90,7 +91,7 @@ NO_STEPS: dict[str, Callable[[], object]] = {
     "a root that issues is not tainted": lambda: taint(FIRST, fingerprint(ISSUER.root)),
     "an unknown root": lambda: taint(ACTIVATED, "ffff"),
     "no root in particular": lambda: taint(ACTIVATED, ""),
-    "a root as an issuer": lambda: revoke_issuer(FIRST, fingerprint(ISSUER.root)),
+    "a root as an issuer": lambda: revoke_issuer(FIRST, fingerprint(ISSUER.root), NOBODY),
 }
 
 
@@ -129,8 +130,13 @@ def lease(pod: str, ends: float, acknowledged: str, root: str = "r") -> Lease:
 
 
 def test_a_pod_is_live_until_its_certificate_has_ended() -> None:
-    leases = [lease("a", NOW - 1, ""), lease("b", NOW, "h"), lease("c", NOW + 9, "other", "s")]
-    found = stand(leases, "h", NOW)
+    vouched = Vouched(b"a bundle")
+    leases = [
+        lease("a", NOW - 1, ""),
+        lease("b", NOW, vouched.hash),
+        lease("c", NOW + 9, "other", "s"),
+    ]
+    found = stand(leases, vouched, NOW)
     assert found.live == {"shop/b", "shop/c"}
     assert found.missing == {"shop/c"}
     assert found.under == {"r": {"shop/b"}, "s": {"shop/c"}}
@@ -284,3 +290,50 @@ def test_a_damaged_bundle_is_an_error() -> None:
     documents.documents["bundle"] = replace(documents.read("bundle"), content={})
     with pytest.raises(StateError, match="bundle: damaged"):
         look(documents, WALL)
+
+
+def below(root: Issuer) -> Issuer:
+    """Return an intermediate that a root has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    middle = make("shop", Made(root.root, root.key), key=key, path_length=0)
+    return Issuer(root.root, key, (middle.certificate,))
+
+
+def test_a_revoked_issuers_word_counts_no_more() -> None:
+    middle = below(ISSUER)
+    signer, documents = KeySigner(middle, "shop.example"), Memory()
+    held = HeldBundle("shop.example", ISSUER.root)
+    gone = fingerprint(middle.between[0])
+    step(documents, SIGNER, "issuer", lambda b, s, _: revoke_issuer(b, gone, s), WALL)
+    assert held.offer(read_record(documents)[0].vouched)
+    assert held.authority.revoked_issuers == {gone}
+    thiefs = Memory()
+    for number in range(3):  # bundles of its own, of higher versions
+        step(thiefs, signer, f"{number}", lambda b, *_: replace(b, version=b.version + 1), WALL)
+    with pytest.raises(Dropped, match="no root that counts"):
+        held.offer(read_record(thiefs)[0].vouched)
+    control = HeldBundle("shop.example", ISSUER.root)
+    assert control.offer(read_record(thiefs)[0].vouched)
+
+
+def test_the_issuer_that_issues_cannot_be_revoked() -> None:
+    middle = below(ISSUER)
+    signer, documents = KeySigner(middle, "shop.example"), Memory()
+    step(documents, signer, "again", lambda b, *_: replace(b, version=b.version + 1), WALL)
+    gone = fingerprint(middle.between[0])
+    with pytest.raises(RotationError, match="this issuer issues"):
+        step(documents, signer, "issuer", lambda b, s, _: revoke_issuer(b, gone, s), WALL)
+
+
+def test_a_tainted_root_signs_no_list() -> None:
+    documents = Memory()
+    step(documents, SIGNER, "prepare", lambda b, *_: prepare(b, SECOND.root), WALL)
+    step(documents, SIGNER, "activate", activate, WALL)
+    held = HeldBundle("shop.example", SECOND.root)
+    held.offer(read_record(documents)[0].vouched)
+    before = held.authority.roots
+    assert before == (SECOND.root, ISSUER.root)
+    step(documents, SIGNER, "taint", lambda b, *_: taint(b, fingerprint(ISSUER.root)), WALL)
+    held.offer(read_record(documents)[0].vouched)
+    assert held.authority.roots == (SECOND.root,)
+    assert held.roots == (ISSUER.root, SECOND.root)  # pods' certificates under it are good

@@ -19,6 +19,7 @@ from ca.lists import parse_envelope
 from ca.messages import parse_error
 from ca.profile import ApprovedRequest
 from ca.roster import ListSigner
+from ca.trust import read_trust
 
 HOUR = timedelta(hours=1)
 
@@ -250,3 +251,22 @@ async def test_damaged_record_gives_no_roster_and_tells_no_pod_why(authority: Au
     assert (status, parse_error(body).code) == (500, "failed")
     event = authority.events("failed")[0]
     assert "shop.json: damaged" in str(event["message"])
+
+
+async def test_pod_that_goes_by_other_roots_is_answered_at_once_whatever_its_lists_version(
+    authority: Authority,
+) -> None:
+    pod = await join(authority)
+    roster = await pod.roster()
+    ahead = roster.version + 1000
+    again = await pod.roster(f"?after={ahead}&bundle={'0' * 64}")
+    assert again.bundle == roster.bundle == read_trust(authority.documents).hash
+    assert await held_for(pod, f"?after={ahead}&bundle={roster.bundle}") is None
+
+
+async def held_for(pod: Caller, query: str) -> bytes | None:
+    """Ask for a moment; None where the question is held."""
+    try:
+        return (await asyncio.wait_for(pod.ask(query), 0.3))[1]
+    except TimeoutError:
+        return None

@@ -5,21 +5,22 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
 from support.pki import START, Leaf
 from support.pki import Authority as Forger
 from support.rosters import DAY, UNVOUCHED, Lists, make_roster
 
 from ca.lists import CONTEXT, Envelope, Roster, encode_envelope, encode_roster, parse_envelope
+from ca.trust_bundle import fingerprint
 from proxy.credentials.certificate import PodCertificate
 from proxy.credentials.judge import judge_chain
 from proxy.credentials.roster import EARLY, HeldRoster, verify_roster
+from proxy.credentials.trust import Believed
 from proxy.drops import Drop
 from proxy.errors import Dropped
 
 NOW = START.timestamp()
 OURS, OTHERS = Lists(NOW), Lists(NOW)
-ROOTS = (OURS.issuer.root,)
+ROOTS = Believed((OURS.issuer.root,))
 OWN: PodCertificate = Forger().issue(Leaf()).own
 ROSTER = make_roster(NOW)
 
@@ -29,7 +30,7 @@ def refusal(
     *,
     wall: float = NOW,
     former: Roster | None = None,
-    roots: tuple[x509.Certificate, ...] = ROOTS,
+    roots: Believed = ROOTS,
 ) -> str:
     with pytest.raises(Dropped) as refused:
         verify_roster(envelope, roots, OWN, wall, former)
@@ -59,7 +60,7 @@ def test_root_itself_signs_no_roster() -> None:
 def test_signer_of_another_root_is_refused_even_with_its_root_in_the_chain() -> None:
     refusal(OTHERS.sign(ROSTER))
     refusal(OTHERS.sign(ROSTER, [OTHERS.signer(), OTHERS.issuer.root]))
-    assert verify_roster(OTHERS.sign(ROSTER), (OTHERS.issuer.root,), OWN, NOW) == ROSTER
+    assert verify_roster(OTHERS.sign(ROSTER), Believed((OTHERS.issuer.root,)), OWN, NOW) == ROSTER
 
 
 def test_genuine_chain_beside_another_signers_signature_is_refused() -> None:
@@ -68,7 +69,7 @@ def test_genuine_chain_beside_another_signers_signature_is_refused() -> None:
 
 def test_signer_of_another_trust_domain_is_refused() -> None:
     bank = Lists(NOW, trust_domain="bank.example")
-    assert "not named" in refusal(bank.sign(ROSTER), roots=(bank.issuer.root,))
+    assert "not named" in refusal(bank.sign(ROSTER), roots=Believed((bank.issuer.root,)))
 
 
 @pytest.mark.parametrize("change", [{"trust_domain": "bank.example"}, {"namespace": "bank"}])
@@ -117,13 +118,47 @@ def test_roster_counts_from_a_minute_before_its_issue_until_its_time_is_over() -
 def test_older_roster_is_refused_and_a_newer_one_taken() -> None:
     for older in (replace(ROSTER, version=6), replace(ROSTER, version=6, issued=ROSTER.issued + 9)):
         assert "older" in refusal(OURS.sign(older), former=ROSTER)
-    assert "older" in refusal(OURS.sign(replace(ROSTER, issued=ROSTER.issued - 1)), former=ROSTER)
+    earlier = replace(ROSTER, issued=ROSTER.issued - 1, next=ROSTER.next - 1)
+    assert "older" in refusal(OURS.sign(earlier), former=ROSTER)
     for newer in (
         ROSTER,
         replace(ROSTER, issued=ROSTER.issued + 1),
-        replace(ROSTER, version=8, issued=ROSTER.issued - 9),
+        replace(ROSTER, version=8, issued=ROSTER.issued - 9, next=ROSTER.next - 9),
     ):
         assert verify_roster(OURS.sign(newer), ROOTS, OWN, NOW, ROSTER) == newer
+
+
+def test_list_that_is_to_be_good_for_ever_or_is_of_a_day_to_come_is_refused() -> None:
+    assert "for 3601 s" in refusal(OURS.sign(replace(ROSTER, next=ROSTER.issued + 3601)))
+    limit = int((NOW + 86_400) * 1000)
+    assert "of a day to come" in refusal(OURS.sign(replace(ROSTER, version=limit + 1)))
+    latest = replace(ROSTER, version=limit)
+    assert verify_roster(OURS.sign(latest), ROOTS, OWN, NOW) == latest
+
+
+def test_list_of_a_revoked_issuer_is_refused() -> None:
+    issuer = frozenset({fingerprint(OURS.issuer.root)})
+    assert "revoked" in refusal(OURS.sign(ROSTER), roots=replace(ROOTS, revoked_issuers=issuer))
+
+
+def test_list_that_nobody_would_believe_any_more_keeps_no_other_out() -> None:
+    both = Believed((OURS.issuer.root, OTHERS.issuer.root))
+    held = HeldRoster()
+    forged = OTHERS.sign(replace(ROSTER, version=ROSTER.version + 1000))
+    assert held.offer(forged, lambda _: both, OWN, NOW) is not None
+    with pytest.raises(Dropped, match="older"):
+        held.offer(OURS.sign(ROSTER), lambda _: both, OWN, NOW)
+    # Its root counts no more.
+    assert held.offer(OURS.sign(ROSTER), lambda _: ROOTS, OWN, NOW) == ROSTER
+
+
+def test_list_of_a_day_to_come_is_forgotten_once_our_clock_is_set() -> None:
+    held, ahead = HeldRoster(), NOW + 2 * 86_400
+    lists = Lists(ahead)
+    both = Believed((OURS.issuer.root, lists.issuer.root))
+    late = lists.sign(make_roster(ahead, version=int(ahead * 1000)))
+    assert held.offer(late, lambda _: both, OWN, ahead) is not None
+    assert held.offer(OURS.sign(ROSTER), lambda _: both, OWN, NOW) == ROSTER
 
 
 @pytest.mark.parametrize("chain", [("",), ("no certificate",), ("-----BEGIN CERTIFICATE-----",)])

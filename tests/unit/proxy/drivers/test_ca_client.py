@@ -15,14 +15,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from support.authority import DAY, TRUST_DOMAIN, Authority, make_claims
+from support.authority import DAY, TRUST_DOMAIN, Authority, make_claims, now
 from support.certified import pod_certificate, server_certificate
 from support.joining import built, obtain, renew
+from support.memory_ca import ISSUER
+from unit.ca.test_own_issuer import Made, make
 
+from ca.certificates import Issuer
 from ca.messages import LARGEST_ANSWER, Bundle, SignResponse, encode
 from ca.profile import ApprovedRequest
+from ca.trust_bundle import fingerprint
 from proxy.credentials.credential import Credential
 from proxy.credentials.csr import make_key_and_csr
+from proxy.credentials.trust import Believed
+from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
 
 Certify = Callable[[Authority, ec.EllipticCurvePublicKey], x509.Certificate]
@@ -335,3 +341,34 @@ async def test_environments_proxy_hears_nothing(
     for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert (await join(authority, authority.token())).chain
+
+
+def shaken(server: ssl.SSLContext, believed: Believed) -> None:
+    """Shake hands with a server over memory; raises what the client raises."""
+    ways = ssl.MemoryBIO(), ssl.MemoryBIO()
+    uri = "spiffe://shop.example/tencrypt/ca"
+    client = ca_client._ca_only_context(believed, uri).wrap_bio(*ways)
+    served = server.wrap_bio(ways[1], ways[0], server_side=True)
+    for _ in range(4):
+        for end in (client, served):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+
+
+def test_ca_below_a_revoked_issuer_hears_nothing(tmp_path: Path) -> None:
+    root = Made(ISSUER.root, ISSUER.key)
+    middle = make("shop", root, key=ec.generate_private_key(ec.SECP256R1()), path_length=0)
+    assert isinstance(middle.key, ec.EllipticCurvePrivateKey)
+    issuer = Issuer(ISSUER.root, middle.key, (middle.certificate,))
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = server_certificate(issuer, key.public_key(), (), now(), DAY, "shop.example")
+    path = tmp_path / "server.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = [one.public_bytes(Encoding.PEM) for one in (leaf, middle.certificate)]
+    path.write_bytes(secret + b"".join(chain))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    shaken(server, Believed((ISSUER.root,), frozenset({"0" * 64})))
+    gone = frozenset({fingerprint(middle.certificate)})
+    with pytest.raises(ssl.SSLCertVerificationError, match="issuer"):
+        shaken(server, Believed((ISSUER.root,), gone))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 from support.authority import DAY, TRUST_DOMAIN, Authority
 from support.callers import join, names
 from support.rosters import Lists, make_roster
@@ -22,6 +21,7 @@ from ca.overview import read_leases
 from ca.roster import Rosters, SignedRoster
 from proxy.credentials.bundle import HeldBundle
 from proxy.credentials.credential import Credential
+from proxy.credentials.trust import Believed
 from proxy.drivers import ca_client
 from proxy.drivers.ca_client import Ca, CaRefused, CaUnreachable
 from proxy.drivers.enrolment import Enrolment
@@ -140,7 +140,7 @@ async def test_questions_go_over_one_connection(pod: Pod, monkeypatch: pytest.Mo
     make, ask = ca_client.line, ca_client.Line.roster
     count = 0
 
-    def line(ca: Ca, roots: tuple[x509.Certificate, ...], credential: Credential) -> object:
+    def line(ca: Ca, roots: Believed, credential: Credential) -> object:
         lines.append(credential)
         return make(ca, roots, credential)
 
@@ -348,7 +348,7 @@ async def test_answer_that_is_larger_than_any_roster_is_not_read_on(
     sign = Rosters.sign
     monkeypatch.setattr(Rosters, "sign", too_large)
     async with ca_client.line(
-        pod.enrolment.ca, pod.enrolment.bundle.roots, pod.enrolment.credential
+        pod.enrolment.ca, pod.enrolment.bundle.authority, pod.enrolment.credential
     ) as line:
         with pytest.raises(CaUnreachable, match="more than 1048576 bytes"):
             await line.roster(0, None, 1)
@@ -356,7 +356,7 @@ async def test_answer_that_is_larger_than_any_roster_is_not_read_on(
 
 async def test_pods_certificate_is_needed(authority: Authority, pod: Pod) -> None:
     async with ca_client.line(
-        pod.enrolment.ca, pod.enrolment.bundle.roots, pod.enrolment.credential
+        pod.enrolment.ca, pod.enrolment.bundle.authority, pod.enrolment.credential
     ) as line:
         assert await line.roster(0, None, 1)
         authority.wall += DAY + timedelta(seconds=1)
