@@ -117,6 +117,8 @@ class KeySigner(Signer):
         if issuer is None:
             raise SignerError(f"no key is at hand for root {fingerprint(root)}")
         self._issuers[root] = issuer
+        if any(one.not_valid_after_utc <= wall for one in (root, *issuer.between)):
+            raise SignerError(f"root {fingerprint(root)}, or an issuer below it, has ended")
         return (sign_leaf(issuer, wanted, wall, life), *issuer.between)
 
 

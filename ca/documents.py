@@ -3,10 +3,14 @@
 Where they are is a driver's affair: files, or Vault's KV. Names are `NAMESPACES` and `TOKENS` with what they are of.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+from ca.messages import MessageError
 
 JsonObject = dict[str, object]
+T = TypeVar("T")
 
 TOKENS: Final = "tokens"
 NAMESPACES: Final = "namespaces"
@@ -46,6 +50,15 @@ class Documents(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted; full ones, as `read` takes them."""
+
+
+def read_as(documents: Documents, name: str, parse: Callable[[JsonObject], T]) -> tuple[T, int]:
+    """Return what ``parse`` makes of a document, and its version; raises `StateError` where it is damaged."""
+    document = documents.read(name)
+    try:
+        return parse(document.content), document.version
+    except MessageError as error:
+        raise StateError(f"{name}: damaged: {error}") from None
 
 
 def token_name(token_id: str) -> str:

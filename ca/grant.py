@@ -18,16 +18,16 @@ from typing import Final, Protocol, TypeVar
 
 from cryptography import x509
 
-from ca.documents import Documents, StaleError, StateAwayError, StateError, namespace_name
+from ca.documents import Documents, StaleError, StateAwayError, namespace_name, read_as
 from ca.facts import Facts, ReadCrl, no_crl, read_facts
 from ca.issue import Issued, TokenRecord, find_token, key_hash, text_of
 from ca.lease import Certified, Lease, holder_of_addresses, lease_to
 from ca.lists import Revoked
-from ca.messages import JoinClaims, MessageError, SignResponse
+from ca.messages import JoinClaims, SignResponse
 from ca.namespace import Namespace, parse, to_json
 from ca.profile import ApprovedRequest, ProvenKey
 from ca.refusal import Refusal, Refused
-from ca.renew import Caller, entitled
+from ca.renew import Caller, entitled, require_lease
 from ca.revocations import check_not_revoked
 from ca.signer import Signer, SignerAwayError, SignerError, for_pod, pems
 from ca.trust_bundle import fingerprint
@@ -81,12 +81,7 @@ class Office:
 
     def read(self, namespace: str) -> tuple[Namespace, int]:
         """Return what is on record of a namespace, and its version there; raises `StateError`."""
-        name = namespace_name(namespace)
-        document = self.documents.read(name)
-        try:
-            return parse(document.content), document.version
-        except MessageError as error:
-            raise StateError(f"{name}: {error}") from None
+        return read_as(self.documents, namespace_name(namespace), parse)
 
     def change(
         self, namespace: str, change: Callable[[Namespace], Namespace]
@@ -176,13 +171,15 @@ class _Desk:
 
     def _judge(self, one: Asked, now: Namespace) -> tuple[JoinClaims, Namespace]:
         """Return what is granted, and the record as if it were."""
-        joins = now.joins
+        joins, serials = now.joins, ("", "")
         if isinstance(one.by, TokenRecord):
             claims = one.by.claims
             joins = _count_join(one.by, key_hash(one.proven.public_key), now, self._wall)
         else:
-            claims = entitled(one.by, now.leases, self._find_token)
-        serials = (one.by.serial,) if isinstance(one.by, Caller) else ()
+            mine = require_lease(one.by, now.leases)
+            claims = entitled(one.by, mine, self._find_token)
+            # Of the two by which a pod may renew either may be withdrawn, and the other shown.
+            serials = one.by.serial, mine.serial
         check_not_revoked(self._revoked, claims.pod, claims.service_account, serials)
         held = holder_of_addresses(now.leases, claims, self._wall.timestamp())
         if held is not None:

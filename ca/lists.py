@@ -53,6 +53,9 @@ MOST_ENTRIES: Final = 8192
 LONGEST_USE: Final = 3600
 """Seconds for which a list may be used at most, whatever certificates live: a pod that joined later is not on it."""
 
+FURTHEST: Final = 86_400
+"""Seconds by which a version, in Unix milliseconds, may be in the future: where the CA's clock was set back."""
+
 LAST_VERSION: Final = LAST_COUNT
 
 _LARGEST_SIGNATURE: Final = 80
@@ -127,6 +130,9 @@ def encode_roster(roster: Roster) -> bytes:
     """Return the payload; raises `MessageError` where there are more entries than fit."""
     if len(roster.entries) > MOST_ENTRIES:
         raise MessageError(f"entries: at most {MOST_ENTRIES}")
+    revoked = roster.revoked
+    if max(map(len, (revoked.serials, revoked.pods, revoked.service_accounts))) > MOST_REVOKED:
+        raise MessageError(f"revoked: at most {MOST_REVOKED} of each kind")
     fields = {
         "trust_domain": roster.trust_domain,
         "namespace": roster.namespace,
@@ -144,9 +150,9 @@ def encode_roster(roster: Roster) -> bytes:
         ],
         "bundle": roster.bundle,
         "revoked": {
-            "serials": list(roster.revoked.serials),
-            "pods": list(roster.revoked.pods),
-            "service_accounts": list(roster.revoked.service_accounts),
+            "serials": list(revoked.serials),
+            "pods": list(revoked.pods),
+            "service_accounts": list(revoked.service_accounts),
         },
     }
     return json.dumps(fields, separators=(",", ":")).encode()

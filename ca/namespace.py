@@ -13,7 +13,7 @@ from typing import Final
 
 from ca.documents import JsonObject
 from ca.lease import Lease
-from ca.lists import RosterEntry
+from ca.lists import FURTHEST, RosterEntry
 from ca.messages import MessageError, check_addresses, read_count, read_text, read_texts
 from policy.identity import MOST_ADDRESSES, check_namespace, check_pod_name, check_service_account
 
@@ -67,13 +67,23 @@ class Namespace:
         return after if _members(after) == _members(self) else after.raised(wall)
 
     def raised(self, wall: float, above: int = 0) -> "Namespace":
-        """Return the same with a later version, which is more than ``above``, too."""
-        return replace(self, version=max(self.version + 1, above + 1, int(wall * 1000)))
+        """Return the same with a later version, which is more than ``above``, too.
+
+        Versions that pods would refuse, of a day to come, count for nothing: a clock was wrong, or a thief wrote them.
+        """
+        now = int(wall * 1000)
+        known = (one for one in (self.version, above) if not is_beyond(one, wall))
+        return replace(self, version=max(now, 1 + max(known, default=0)))
 
     def _sweep(self, wall: float) -> int:
         # A certificate is valid in its last second: what ended before this one is over.
         this = math.ceil(wall)
         return self.swept if this < self.swept <= this + _SKEW else this
+
+
+def is_beyond(version: int, wall: float) -> bool:
+    """Say whether pods refuse a roster of this version at ``wall`` (Unix seconds)."""
+    return version > (wall + FURTHEST) * 1000
 
 
 def _members(namespace: Namespace) -> list[RosterEntry]:
@@ -103,9 +113,7 @@ def parse(content: JsonObject) -> Namespace:
     try:
         return _namespace(content)
     except KeyError as error:
-        raise MessageError(f"damaged: {error} is missing") from None
-    except MessageError as error:
-        raise MessageError(f"damaged: {error}") from None
+        raise MessageError(f"{error} is missing") from None
 
 
 def _namespace(content: JsonObject) -> Namespace:

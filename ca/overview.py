@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.documents import NAMESPACES, Documents, StateError
+from ca.documents import NAMESPACES, Documents, read_as
 from ca.issue import TokenRecord
 from ca.lease import Lease, live_leases
-from ca.messages import Address, JoinClaims, MessageError, root_fingerprint
+from ca.messages import Address, JoinClaims, root_fingerprint
 from ca.namespace import parse
 
 JsonObject = dict[str, object]
@@ -30,10 +30,7 @@ def read_leases(documents: Documents) -> tuple[Lease, ...]:
     """Return the leases of all namespaces; raises `ca.documents.StateError`."""
     found: list[Lease] = []
     for name in documents.names(NAMESPACES):
-        try:
-            found += parse(documents.read(name).content).leases
-        except MessageError as error:
-            raise StateError(f"{name}: {error}") from None
+        found += read_as(documents, name, parse)[0].leases
     return tuple(found)
 
 

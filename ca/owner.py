@@ -1,18 +1,19 @@
 """What the CA's owner does to its records: a step of rotation in force, or an entry of revocation."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from ca.documents import Documents, StaleError
+from ca.documents import Documents, StaleError, StateError
 from ca.messages import MessageError
 from ca.overview import read_leases
 from ca.revocations import REVOCATIONS, RevocationList, read_revocations
 from ca.revocations import to_json as revocations_to_json
 from ca.rotation import GateError, RotationError, Standing, stand
 from ca.signer import Signer
-from ca.trust import BUNDLE, Step, TrustRecord, read_record, to_json, vouch_for
+from ca.trust import BUNDLE, Step, TrustRecord, read_record, to_json, version_after, vouch_for
 from ca.trust_bundle import TrustBundle, encode_bundle
 
 ATTEMPTS: Final = 8
@@ -36,15 +37,6 @@ def look(documents: Documents, wall: datetime) -> tuple[TrustRecord, Standing]:
     return record, stand(leases, record.vouched, wall.timestamp())
 
 
-def finish(documents: Documents, signer: Signer, wall: datetime) -> bool:
-    """Put in force what somebody proposed and did not finish; say whether there was anything."""
-    record, version = read_record(documents)
-    if not record.proposed:
-        return False
-    _put_in_force(documents, signer, wall, record, version, Step(int(wall.timestamp()), "finished"))
-    return True
-
-
 def take_back(documents: Documents) -> bool:
     """Forget what somebody proposed and did not finish; say whether there was anything."""
     record, version = read_record(documents)
@@ -63,11 +55,12 @@ def step(  # noqa: PLR0913 - a step in full
     *,
     forced: Forced = Forced(),
 ) -> TrustBundle:
-    """Carry out a step; whatever fails, the bundle in force stays, or `finish` ends it.
+    """Carry out a step, in the place of one that somebody has begun and not finished: who knows whether by its gates.
 
-    Raises `RotationError`, `StateError` and `SignerError`.
+    Whatever fails, or interrupts, the bundle in force stays. Raises `RotationError`, `StateError` and `SignerError`.
     """
-    record, version = read_record(documents)
+    found, version = read_record(documents)
+    record = replace(found, proposed=b"")
     bundle, now = record.bundle, wall.timestamp()
     missing: tuple[str, ...] = ()
 
@@ -82,28 +75,21 @@ def step(  # noqa: PLR0913 - a step in full
             missing = error.missing
             return decide(bundle, standing, standing.live)
 
-    proposed = replace(record, proposed=encode_bundle(decided()))
+    after = decided()
+    after = replace(after, version=version_after(bundle.version, wall))
+    proposed = replace(record, proposed=encode_bundle(after))
     _write(documents, proposed, version)
     try:
         # Servers look at what is proposed after a lease is on record: whom they let go is seen here.
         decided()
-    except GateError:
-        _write(documents, record, version + 1)
+        vouched = vouch_for(proposed, signer, wall)
+    except BaseException:
+        with contextlib.suppress(RotationError, StateError):
+            _write(documents, record, version + 1)
         raise
     note = Step(int(now), what, forced.reason, (*forced.without, *missing))
-    _put_in_force(documents, signer, wall, proposed, version + 1, note)
-    return read_record(documents)[0].bundle
-
-
-def _put_in_force(  # noqa: PLR0913, PLR0917 - as `step`
-    documents: Documents,
-    signer: Signer,
-    wall: datetime,
-    record: TrustRecord,
-    version: int,
-    note: Step,
-) -> None:
-    _write(documents, vouch_for(record, signer, wall).noting(note), version)
+    _write(documents, vouched.noting(note), version + 1)
+    return after
 
 
 def _write(documents: Documents, record: TrustRecord, version: int) -> None:

@@ -12,6 +12,8 @@ class Refusal(StrEnum):
     """The request is not of its form."""
     TOO_LARGE = "too_large"
     """More bytes than any request takes."""
+    TOO_SLOW = "too_slow"
+    """The request did not come in time."""
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a code, no secret
     """No token, or none that this CA has made."""
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 - as above

@@ -85,9 +85,8 @@ def require_live(caller: Caller, wall: datetime) -> None:
         raise Refused(Refusal.CERTIFICATE_ENDED, f"the certificate ended {caller.ends:%F %T} UTC")
 
 
-def entitled(caller: Caller, leases: Iterable[Lease], find: FindToken) -> JoinClaims:
-    """Return what the caller may have certified by its lease, one of these, or raise `Refused`."""
-    lease = require_lease(caller, leases)
+def entitled(caller: Caller, lease: Lease, find: FindToken) -> JoinClaims:
+    """Return what the caller may have certified by its lease, or raise `Refused`."""
     record = find(lease.token_id)
     if record is None:
         raise Refused(Refusal.WITHDRAWN, f"the pod's join token {lease.token_id} was deleted")

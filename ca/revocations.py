@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from ca.documents import Documents, JsonObject, StateError
+from ca.documents import Documents, JsonObject, read_as
 from ca.lists import MOST_REVOKED, Revoked
 from ca.messages import MessageError, read_count, read_text
 from ca.refusal import Refusal, Refused
@@ -99,11 +99,7 @@ def digest(revoked: Revoked) -> str:
 
 def read_revocations(documents: Documents) -> tuple[RevocationList, int]:
     """Return what is on record, and the document's version; raises `StateError`."""
-    document = documents.read(REVOCATIONS)
-    try:
-        return parse(document.content), document.version
-    except MessageError as error:
-        raise StateError(f"{REVOCATIONS}: damaged: {error}") from None
+    return read_as(documents, REVOCATIONS, parse)
 
 
 def to_json(revoked: RevocationList) -> JsonObject:

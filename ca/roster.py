@@ -20,7 +20,7 @@ from ca.lists import (
     encode_envelope,
     encode_roster,
 )
-from ca.namespace import Namespace
+from ca.namespace import Namespace, is_beyond
 from ca.revocations import digest
 from ca.signer import Signer, for_lists, make_csr, pems
 from ca.trust_bundle import Vouched
@@ -77,6 +77,7 @@ class Rosters:
         """How long a roster may be used from its issue on."""
         self._trust_domain = signer.trust_domain
         self._latest: dict[str, SignedRoster] = {}
+        self._claimed: dict[str, int] = {}
         self._signer: ListSigner | None = None
 
     @property
@@ -93,6 +94,11 @@ class Rosters:
         """Return what was signed last, if anything."""
         return self._latest.get(namespace)
 
+    def claim(self, namespace: str, version: int, wall: datetime) -> None:
+        """Note that a pod has a roster of this version: where ours is older, records were restored, or so it says."""
+        if not is_beyond(version, wall.timestamp()):
+            self._claimed[namespace] = max(version, self._claimed.get(namespace, 0))
+
     def due(self, namespace: str, record: Namespace, facts: Facts, wall: datetime) -> Namespace:
         """Return what is to be on record before it is signed: as a rule what is. ``facts`` were read after ``record``.
 
@@ -101,16 +107,17 @@ class Rosters:
         one version they take what was signed later): its version rises.
         """
         now, latest = wall.timestamp(), self._latest.get(namespace)
-        if latest is None:
-            is_stale = record.version == 0 or record.version > (now + _SKEW) * 1000
-        else:
-            is_stale = record.version < latest.roster.version + (latest.roster.issued > now)
+        above = max(self._claimed.get(namespace, 0), latest.roster.version if latest else 1)
+        was_set_back = (
+            record.version > (now + _SKEW) * 1000 if latest is None else latest.roster.issued > now
+        )
+        is_stale = record.version < above or was_set_back or is_beyond(record.version, now)
         taken = facts.trust.hash, digest(facts.revoked_in(namespace))
         if (record.bundle, record.revoked) != taken:
             bundle, revoked = taken
             is_stale, record = True, replace(record.changed(now), bundle=bundle, revoked=revoked)
         if is_stale:
-            return record.raised(now, latest.roster.version if latest else 0)
+            return record.raised(now, above)
         return record.changed(now) if record.is_due(now) else record
 
     def sign(self, namespace: str, record: Namespace, facts: Facts, wall: datetime) -> SignedRoster:
@@ -135,4 +142,5 @@ class Rosters:
         envelope = signer.sign(encode_roster(roster), facts.trust.vouched)
         signed = SignedRoster(roster, envelope)
         self._latest[namespace] = signed
+        self._claimed.pop(namespace, None)
         return signed

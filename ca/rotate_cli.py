@@ -114,8 +114,6 @@ def _step(name: str, args: argparse.Namespace) -> int:
             print("taken back: a step that was begun and not finished")
             return FINE
         signer = ours.signer()
-        if owner.finish(ours.documents, signer, wall()):
-            print("finished: a step that somebody had begun")
         decide = _decide(name, args, ours)
         bundle = _patiently(args, lambda forced: _carry_out(name, ours, signer, decide, forced))
     except rotation.GateError as error:
@@ -162,7 +160,7 @@ def _make_root(ours: Owner) -> "x509.Certificate":
     from ca.trust import read_trust
 
     bundle = read_trust(ours.documents).bundle
-    number = bundle.version + 1
+    number = int(wall().timestamp())  # an attempt that was interrupted has used up another
     settings = file_backend.vault_settings(ours.directory)
     key = ec.generate_private_key(ec.SECP256R1())
     root = make_root(key, bundle.trust_domain, wall(), _ROOT_LIFE, number)
@@ -248,7 +246,7 @@ def _draw(record: "TrustRecord", standing: "Standing") -> str:
     if record.proposed:
         lines += [
             "",
-            "a step was begun and not finished: the next one finishes it, `rollback` takes it back",
+            "a step was begun and not finished: the next one takes its place, `rollback` takes it back",
         ]
     return "\n".join(lines)
 

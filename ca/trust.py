@@ -1,7 +1,7 @@
 """The bundle on record: the one in force, and one that is proposed and not vouched for yet.
 
 A change is first written as proposed, which claims its version; then each root that counts vouches for it; then it is
-written as the one in force. Who finds a proposed one finishes it, or takes it back.
+written as the one in force. Who finds a proposed one takes it back: nobody knows whether its gates were passed.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.documents import Documents, JsonObject, StateError
+from ca.documents import Documents, JsonObject, read_as
 from ca.messages import MessageError, from_base64, read_count, read_text, to_base64
 from ca.signer import Signer, SignerAwayError, SignerError, for_statement, make_csr, pems
 from ca.trust_bundle import (
@@ -28,8 +28,8 @@ BUNDLE: Final = "bundle"
 """Name of the document."""
 
 MOST_STEPS: Final = 64
-STATEMENT_LIFE: Final = timedelta(hours=1)
-"""Nobody looks at it; a signer must be told one."""
+STATEMENT_LIFE: Final = timedelta(minutes=2)
+"""Pods do not look at it. An owner whose clock is further ahead of the signer's gets no statement: nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +82,18 @@ class Trust:
 
 def read_record(documents: Documents) -> tuple[TrustRecord, int]:
     """Return what is on record, and the document's version; raises `StateError`."""
-    document = documents.read(BUNDLE)
-    try:
-        return parse_record(document.content), document.version
-    except MessageError as error:
-        raise StateError(f"{BUNDLE}: damaged: {error}") from None
+    return read_as(documents, BUNDLE, parse_record)
 
 
 def read_trust(documents: Documents) -> Trust:
     """Return the bundle in force; raises `StateError`."""
-    record, _ = read_record(documents)
-    try:
-        proposed = parse_trust_bundle(record.proposed) if record.proposed else None
-        return Trust(record.vouched, record.bundle, record.steps, proposed)
-    except MessageError as error:
-        raise StateError(f"{BUNDLE}: damaged: {error}") from None
+    return read_as(documents, BUNDLE, _trust)[0]
+
+
+def _trust(content: JsonObject) -> Trust:
+    record = parse_record(content)
+    proposed = parse_trust_bundle(record.proposed) if record.proposed else None
+    return Trust(record.vouched, record.bundle, record.steps, proposed)
 
 
 def to_json(record: TrustRecord) -> JsonObject:
@@ -144,15 +141,21 @@ def _step(value: object) -> Step:
         raise MessageError(f"a step without {error}") from None
 
 
-def first_record(trust_domain: str, root: x509.Certificate) -> TrustRecord:
+def version_after(version: int, wall: datetime) -> int:
+    """Return the version of the next bundle: Unix milliseconds, so that a record that was restored passes pods' own."""
+    return max(version + 1, int(wall.timestamp() * 1000))
+
+
+def first_record(trust_domain: str, root: x509.Certificate, wall: datetime) -> TrustRecord:
     """Return the record of a new project, whose one root has yet to vouch for it."""
-    bundle = TrustBundle(trust_domain, 1, (Root(root, RootState.ACTIVE),))
+    root_of_all = Root(root, RootState.ACTIVE)
+    bundle = TrustBundle(trust_domain, version_after(0, wall), (root_of_all,))
     return TrustRecord(Vouched(b""), encode_bundle(bundle))
 
 
 def begin(documents: Documents, signer: Signer, root: x509.Certificate, wall: datetime) -> None:
     """Write the bundle of a new project. Raises `SignerError`, `StateError`, and `StaleError` where there is one."""
-    record = vouch_for(first_record(signer.trust_domain, root), signer, wall)
+    record = vouch_for(first_record(signer.trust_domain, root, wall), signer, wall)
     documents.write(BUNDLE, to_json(record.noting(Step(int(wall.timestamp()), "begun"))), 0)
 
 

@@ -1,5 +1,6 @@
 """The CA's answers over HTTP: JSON bodies, errors of one form, and who the caller is."""
 
+import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,11 @@ from ca.messages import LARGEST_BODY, ErrorResponse, JoinClaims, encode
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller
 
+BODY_SECONDS: Final = 2.0
+"""For a request's body, of which a caller holds one of the places of those under way."""
+
 _STATUS: Final = {
+    Refusal.TOO_SLOW: HTTPStatus.REQUEST_TIMEOUT,
     Refusal.MALFORMED: HTTPStatus.BAD_REQUEST,
     Refusal.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Refusal.UNKNOWN_TOKEN: HTTPStatus.UNAUTHORIZED,
@@ -97,9 +102,12 @@ def certificate_shown(request: web.Request) -> bytes | None:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Return a request's body; raises `Refused` where it is too large."""
+    """Return a request's body; raises `Refused` where it is too large, or comes too slowly."""
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise Refused(Refusal.TOO_SLOW, f"a request comes within {BODY_SECONDS:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refused(Refusal.TOO_LARGE, f"a request has at most {LARGEST_BODY} bytes") from None
 

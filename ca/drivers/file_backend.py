@@ -174,7 +174,10 @@ def open_signer(directory: Path, passphrase: bytes) -> KeySigner:
 
     def find(root: x509.Certificate) -> Issuer | None:
         if root == first:
-            return _first_issuer(directory, root, passphrase)
+            try:
+                return _first_issuer(directory, root, passphrase)
+            except DirectoryError as error:
+                raise SignerError(str(error)) from None
         return _find_issuer(directory, root, passphrase)
 
     active = read_trust(FileDocuments(directory)).bundle.active

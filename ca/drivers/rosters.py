@@ -26,11 +26,13 @@ from ca.drivers.answers import (
     failed_answer,
     json_answer,
     refused_answer,
+    slow_answer,
     who,
     who_calls,
 )
 from ca.drivers.service import FAR_LOOK_SECONDS, LOOK_SECONDS, Service
 from ca.facts import Facts
+from ca.limits import of_polls, stranger
 from ca.lists import Roster
 from ca.messages import MessageError
 from ca.namespace import Namespace
@@ -80,6 +82,9 @@ class RosterDesk:
         self._hash = ""
         """The bundle's, by which a poll is judged to acknowledge it."""
         self._states: dict[str, object] = {}
+        self._claims: dict[str, int] = {}
+        """The highest version that a pod of a namespace says to have."""
+        self._polls = of_polls()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -112,6 +117,10 @@ class RosterDesk:
     async def roster(self, request: web.Request) -> web.Response:
         """Answer a pod that asks for its namespace's roster."""
         fields: dict[str, object] = {"from": request.remote}
+        now, address = asyncio.get_running_loop().time(), stranger(request.remote)
+        pause = self._service.refusals.seconds(address, now)
+        if pause:
+            return slow_answer(pause)
         try:
             caller = await self._judge(request, fields)
             asked = _parse_query(request)
@@ -119,12 +128,18 @@ class RosterDesk:
                 record = self._records[caller.identity.namespace]
                 self._acknowledged.hear(caller, record, asked.bundle)
         except Refused as refused:
+            self._service.refusals.take(address, now)
             fields |= who(refused.claims) | {"reason": refused.reason, "message": refused.message}
             self._service.audit("refused", fields)
             return refused_answer(refused)
         except StateError as error:
             self._service.audit("failed", fields | {"message": str(error)})
             return away_answer() if isinstance(error, StateAwayError) else failed_answer()
+        pod = f"{caller.identity.namespace}/{caller.pod}"
+        pause = self._polls.seconds(pod, now)
+        if pause:
+            return slow_answer(pause)
+        self._polls.take(pod, now)
         return await self._answer(caller, asked)
 
     async def _judge(self, request: web.Request, fields: dict[str, object]) -> Caller:
@@ -158,6 +173,8 @@ class RosterDesk:
         latest = self._rosters.latest(namespace) or await self._sign(namespace, is_first=True)
         if latest is None:
             return failed_answer()
+        if asked.version > max(latest.roster.version, self._claims.get(namespace, 0)):
+            self._claims[namespace] = asked.version
         if asked.is_answered_by(latest.roster):
             return json_answer(HTTPStatus.OK, latest.envelope)
         if len(self._held) >= MOST_HELD:
@@ -186,6 +203,8 @@ class RosterDesk:
         while True:
             await asyncio.sleep(pause)
             for namespace in self._rosters.namespaces:
+                # Not at once: who says so without need has all pods take another list.
+                self._rosters.claim(namespace, self._claims.pop(namespace, 0), self._service.wall())
                 await self._sign(namespace)
 
     async def _look_again(self) -> None:

@@ -42,7 +42,7 @@ from ca.drivers.trust_watch import TrustWatch
 from ca.grant import Asked
 from ca.issue import authenticate, judge
 from ca.lease import Lease
-from ca.limits import of_grants, of_refusals, stranger
+from ca.limits import of_grants, stranger
 from ca.messages import LARGEST_BODY, Address, Bundle, encode
 from ca.namespace import Namespace
 from ca.refusal import Refused
@@ -151,7 +151,7 @@ class _Handlers:
         self._counter = Counter(service)
         self._trust_domain = service.signer.trust_domain
         self._under_way = 0
-        self._refusals, self._grants = of_refusals(), of_grants()
+        self._grants = of_grants()
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -178,7 +178,7 @@ class _Handlers:
 
     async def _bounded(self, request: web.Request, answer: _Answer) -> web.Response:
         now, address = asyncio.get_running_loop().time(), stranger(request.remote)
-        pause = self._refusals.seconds(address, now)
+        pause = self._service.refusals.seconds(address, now)
         if pause:
             return slow_answer(pause)
         if self._under_way >= MOST_AT_ONCE:
@@ -203,7 +203,7 @@ class _Handlers:
             audit("refused", whose | {"reason": "too_often", "from": request.remote})
             return slow_answer(error.seconds)
         except Refused as refused:
-            self._refusals.take(stranger(request.remote), asyncio.get_running_loop().time())
+            self._service.refusals.take(stranger(request.remote), asyncio.get_running_loop().time())
             whose |= who(refused.claims) | {"from": request.remote}
             audit("refused", whose | {"reason": refused.reason, "message": refused.message})
             return refused_answer(refused)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ca.drivers.service import Service
 from ca.messages import Address, root_host
-from ca.signer import SignerError, for_server, make_csr
+from ca.signer import SignerAwayError, SignerError, for_server, make_csr
 from ca.trust import Trust
 from ca.trust_bundle import fingerprint
 
@@ -80,7 +80,16 @@ class ServerIdentity:
         shown: dict[str, ssl.SSLContext] = {}
         try:
             for root in trust.bundle.vouching:
-                shown[root_host(fingerprint(root))] = await self._certified(root, trust)
+                name = root_host(fingerprint(root))
+                try:
+                    shown[name] = await self._certified(root, trust)
+                except SignerAwayError:
+                    raise
+                except SignerError as error:
+                    if root == trust.bundle.active:
+                        raise
+                    # A former root may have ended, or its key be gone: who knows no other finds nobody.
+                    service.audit("failed", {"root": fingerprint(root), "message": str(error)})
         except SignerError as error:
             if is_first and service.keep is None:
                 raise

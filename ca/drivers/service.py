@@ -11,6 +11,7 @@ from ca.documents import Documents
 from ca.drivers.audit import Audit
 from ca.facts import ReadCrl, no_crl
 from ca.grant import Office, in_turn
+from ca.limits import Limit, of_refusals
 from ca.signer import Signer
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Service:
     """Asks a signer over the network whether it answers, and may block; None where key and records are at hand."""
     read_crl: ReadCrl = no_crl
     """Gives the serials that the signer's own list withdraws."""
+    refusals: Limit = field(default_factory=of_refusals)
+    """Who was refused too often is not even heard."""
     _workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, "ca-work")
     )

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.lists import CONTEXT, LONGEST_USE, Envelope, Roster, parse_envelope, parse_roster
+from ca.lists import CONTEXT, FURTHEST, LONGEST_USE, Envelope, Roster, parse_envelope, parse_roster
 from ca.messages import MessageError
 from ca.trust_bundle import Vouched
 from policy.certificate import UNREADABLE, check_list_signer
@@ -31,9 +31,6 @@ from proxy.drops import Drop
 from proxy.errors import Dropped
 
 __all__ = ["HeldRoster", "Roster", "verify_roster"]
-
-_FURTHEST: Final = 86_400
-"""Seconds by which a version, in Unix milliseconds, may be in the future: where the CA's clock was set back."""
 
 EARLY: Final = 60
 """Seconds by which a roster may have been issued in the future: our clock follows the CA's at each renewal."""
@@ -89,7 +86,7 @@ def _verify(
 
 
 def _check_version(roster: Roster, wall: float) -> None:
-    if roster.version > (wall + _FURTHEST) * 1000:
+    if roster.version > (wall + FURTHEST) * 1000:
         raise Dropped(Drop.ROSTER, f"version {roster.version} is of a day to come")
 
 

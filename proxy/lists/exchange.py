@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from policy.bucket import Bucket
 from proxy.drops import Drop, Drops
 from proxy.errors import Dropped
 from proxy.lists.fetch import Fetch
 from proxy.lists.messages import LARGEST_PIECE, Age, Ask, Part, Version, parse
-from proxy.session.budget import Bucket
 from proxy.session.pair import PairKey, pair_key
 from proxy.session.session import Session
 from proxy.session.table import SessionTable

@@ -6,6 +6,8 @@ without end, takes these shares of the processor and no more. Sessions that exis
 
 from typing import Final
 
+from policy.bucket import Bucket
+
 BUCKETS: Final = 1024
 """Addresses of one hash share a bucket: a table that a flood of addresses cannot make grow."""
 
@@ -14,28 +16,6 @@ IN_ALL: Final = (256.0, 100.0)
 
 SHARES: Final = ((32.0, 16.0), (128.0, 64.0))
 """The same for one address, behind which may be a NAT, and for one IPv6 /64."""
-
-
-class Bucket:
-    """A token bucket: ``burst`` at once, ``rate`` a second."""
-
-    __slots__ = ("_burst", "_filled", "_left", "_rate")
-
-    def __init__(self, burst: float, rate: float) -> None:
-        """Begin full."""
-        self._burst, self._rate = burst, rate
-        self._left, self._filled = burst, 0.0
-
-    def has(self, now: float) -> bool:
-        """Say whether a token is there."""
-        if now > self._filled:
-            self._left = min(self._burst, self._left + (now - self._filled) * self._rate)
-            self._filled = now
-        return self._left >= 1
-
-    def take(self) -> None:
-        """Take the token that `has` found."""
-        self._left -= 1
 
 
 class Budget:

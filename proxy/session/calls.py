@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from policy.bucket import Bucket
 from proxy.drops import Drop
 from proxy.errors import Dropped
-from proxy.session.budget import Bucket
 from proxy.session.cookie import Endpoint
 from proxy.session.events import CallFailed, HandshakeRefused, ServedByOurselves
 from proxy.session.handshake import HANDSHAKE_LIFE, Initiator, State

@@ -105,7 +105,7 @@ def record_seeds() -> list[bytes]:
     return [json.dumps(to_json(Namespace().changed(1, leases, {claims.id: (1, 2)}))).encode()]
 
 
-RECORD = vouch_for(first_record("shop.example", ISSUER.root), SIGNER, WALL)
+RECORD = vouch_for(first_record("shop.example", ISSUER.root, WALL), SIGNER, WALL)
 
 
 def trust_seeds() -> list[bytes]:

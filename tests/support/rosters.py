@@ -50,7 +50,7 @@ class Lists:
             make_root(self.key, self.trust_domain, self.now - DAY, 3650 * DAY), self.key
         )
         self.signing = ec.generate_private_key(ec.SECP256R1())
-        record = first_record(self.trust_domain, self.issuer.root)
+        record = first_record(self.trust_domain, self.issuer.root, self.now)
         self.trust = vouch_for(record, KeySigner(self.issuer), self.now).vouched
 
     def signer(self, begins: timedelta = timedelta()) -> x509.Certificate:

@@ -23,8 +23,10 @@ from ca.documents import StateError
 from ca.issue import Issued
 from ca.messages import SignRequest, encode, encode_token
 from ca.namespace import Namespace
+from ca.owner import change_revocations
 from ca.refusal import Refusal, Refused
 from ca.renew import Caller, identify
+from ca.revocations import Entry, Kind
 
 CLAIMS = make_claims(expires=int((WALL + DAY).timestamp()))
 OTHER = make_claims("f" * 16, pod="web-2", addresses=(ip_address("10.0.0.2"),))
@@ -286,3 +288,14 @@ def test_whatever_the_bytes_only_refused_escapes(kept: int, noise: bytes) -> Non
     for data in (GOOD[:kept] + noise, GOOD[:kept] + noise + GOOD[kept + len(noise) :]):
         with contextlib.suppress(Refused):
             identify(data, "shop.example", WALL)
+
+
+def test_pod_whose_latest_certificate_is_withdrawn_does_not_renew_by_the_one_before() -> None:
+    store = Memory(CLAIMS)
+    first = join(store)
+    second = renew(store, first)
+    entry = Entry(Kind.CERTIFICATE, "", second.lease.serial, 0)
+    change_revocations(store, lambda found: found.adding(entry))
+    for shown in (first, second):
+        assert reason(lambda one=shown: renew(store, one)) is Refusal.REVOKED  # type: ignore[misc]  # binds
+    assert join(store).lease.renewals == 0  # by its token it is another pod to us

@@ -257,3 +257,27 @@ def test_only_the_latest_key_gives_addresses_back(records: Records, key: str) ->
     with pytest.raises(Refused) as refused:
         release(caller(key), record, NOW)
     assert refused.value.reason is Refusal.SUPERSEDED
+
+
+def test_version_of_a_day_to_come_falls_to_now_for_pods_would_refuse_it(records: Records) -> None:
+    ahead = records.record().raised(NOW + 400 * 86_400)  # a clock that was wrong, or a thief's hand
+    records.put(ahead)
+    rosters = new()
+    first = signed(rosters, records)
+    assert first.version == NOW * 1000
+    assert signed(rosters, records, WALL + SECOND).version == first.version
+    records.put(replace(records.record(), version=(1 << 63) - 1))
+    assert signed(rosters, records, WALL + 2 * SECOND).version == (NOW + 2) * 1000
+    within = records.record().raised(NOW + 3600)
+    records.put(within)
+    assert signed(rosters, records, WALL + 3 * SECOND).version >= within.version
+
+
+def test_version_passes_what_a_pod_says_to_have_and_no_other_clocks(records: Records) -> None:
+    rosters = new()
+    before = signed(rosters, records).version
+    rosters.claim("shop", before + 5000, WALL)
+    rosters.claim("shop", (1 << 63) - 1, WALL)
+    rosters.claim("shop", 7, WALL)
+    assert signed(rosters, records, WALL + SECOND).version == before + 5001
+    assert signed(rosters, records, WALL + 2 * SECOND).version == before + 5001

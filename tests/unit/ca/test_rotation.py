@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
@@ -19,7 +19,7 @@ from ca.facts import read_facts
 from ca.lease import Certified, Lease, lease_to
 from ca.messages import SignRequest, encode
 from ca.namespace import Namespace
-from ca.owner import Forced, finish, look, step, take_back
+from ca.owner import Decide, Forced, look, step, take_back
 from ca.rotation import (
     GateError,
     RotationError,
@@ -32,13 +32,22 @@ from ca.rotation import (
     stand,
     taint,
 )
-from ca.signer import SignerAwayError, SignerError
-from ca.trust import read_record
-from ca.trust_bundle import Root, RootState, TrustBundle, Vouched, fingerprint, parse_trust_bundle
+from ca.signer import SignerAwayError, SignerError, Wanted, check_signed
+from ca.trust import read_record, to_json
+from ca.trust_bundle import (
+    Root,
+    RootState,
+    TrustBundle,
+    Vouched,
+    encode_bundle,
+    fingerprint,
+    parse_trust_bundle,
+)
 from proxy.credentials.bundle import HeldBundle
 from proxy.errors import Dropped
 
 NOW = WALL.timestamp()
+MINUTE = timedelta(minutes=1)
 
 
 def new_root(number: int) -> Issuer:
@@ -186,14 +195,14 @@ def test_an_older_bundle_is_not_taken_although_it_was_vouched_for() -> None:
     held = HeldBundle("shop.example", ISSUER.root)
     assert held.offer(read_record(documents)[0].vouched)
     assert not held.offer(old)
-    assert held.bundle.version == 2
+    assert held.roots == (ISSUER.root, SECOND.root)
 
 
 def test_a_statement_on_another_bundle_is_worth_nothing() -> None:
     documents = Memory()
     vouched = read_record(documents)[0].vouched
     changed = vouched.payload.replace(b'"version":1', b'"version":9')
-    assert parse_trust_bundle(changed).version == 9
+    assert parse_trust_bundle(changed).version > parse_trust_bundle(vouched.payload).version
     with pytest.raises(Dropped):
         HeldBundle("shop.example", ISSUER.root).offer(replace(vouched, payload=changed))
 
@@ -225,33 +234,81 @@ def test_two_owners_who_step_at_once_are_one_step() -> None:
     assert read_record(documents)[0].bundle.trusted == (ISSUER.root, THIRD.root)
 
 
-class Away(KeySigner):
-    """Cannot be asked."""
+class Failing(KeySigner):
+    """Signs nothing."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__(ISSUER)
+        self._failure = failure
 
     @override
     def sign(self, *_: object) -> tuple[x509.Certificate, ...]:
-        raise SignerAwayError("away")
+        raise self._failure
 
 
-def test_a_step_that_stops_half_way_leaves_the_roots_and_is_finished_or_taken_back() -> None:
+class Elsewhere(KeySigner):
+    """Signs by a clock of its own, and is judged as Vault is."""
+
+    @override
+    def sign(
+        self, root: x509.Certificate, wanted: Wanted, wall: datetime, life: timedelta
+    ) -> tuple[x509.Certificate, ...]:
+        chain = super().sign(root, wanted, WALL, life)
+        check_signed(wanted, chain, root, wall, life)
+        return chain
+
+
+def to_prepare(root: x509.Certificate) -> Decide:
+    return lambda bundle, *_: prepare(bundle, root)
+
+
+@pytest.mark.parametrize("failure", [SignerAwayError("away"), KeyboardInterrupt()], ids=repr)
+def test_a_step_that_stops_half_way_is_taken_back(failure: BaseException) -> None:
     documents = Memory()
-    for end in (finish, lambda d, *_: take_back(d)):
-        before = read_record(documents)[0].vouched
-        root = SECOND.root if end is finish else THIRD.root
-        with pytest.raises(SignerError):
-            step(
-                documents,
-                Away(ISSUER),
-                "prepare",
-                lambda b, *_, r=root: prepare(
-                    rollback(b, NOBODY, ()) if len(b.roots) > 1 else b, r
-                ),
-                WALL,
-            )
-        assert read_record(documents)[0].vouched == before
-        assert end(documents, SIGNER, WALL)
-        assert not read_record(documents)[0].proposed
-    assert read_record(documents)[0].bundle.trusted == (ISSUER.root, SECOND.root)
+    before = read_record(documents)[0]
+    with pytest.raises(type(failure)):
+        step(documents, Failing(failure), "prepare", to_prepare(SECOND.root), WALL)
+    assert read_record(documents)[0] == before
+    step(documents, SIGNER, "prepare", to_prepare(THIRD.root), WALL)
+    assert read_record(documents)[0].bundle.trusted == (ISSUER.root, THIRD.root)
+
+
+def test_a_step_whose_owner_died_half_way_is_not_carried_out_by_the_next() -> None:
+    """Its gates may have been failed, or never tried."""
+    documents = Memory()
+    record, version = read_record(documents)
+    stuck = replace(record, proposed=encode_bundle(prepare(record.bundle, SECOND.root)))
+    documents.write("bundle", to_json(stuck), version)
+    step(documents, SIGNER, "prepare", to_prepare(THIRD.root), WALL)
+    after = read_record(documents)[0]
+    assert after.bundle.trusted == (ISSUER.root, THIRD.root)
+    assert not after.proposed
+    documents.write("bundle", to_json(stuck), documents.read("bundle").version)
+    assert take_back(documents)
+    assert not read_record(documents)[0].proposed
+    assert not take_back(documents)
+
+
+def test_an_owner_whose_clock_is_ahead_changes_nothing() -> None:
+    """It would take live leases for ended ones, and pass its gates."""
+    documents = Memory()
+    before = read_record(documents)[0]
+    with pytest.raises(SignerError, match="the signer's clock"):
+        step(documents, Elsewhere(ISSUER), "prepare", to_prepare(SECOND.root), WALL + 8 * MINUTE)
+    assert read_record(documents)[0] == before
+    step(documents, Elsewhere(ISSUER), "again", lambda b, *_: b, WALL + MINUTE)
+
+
+def test_versions_pass_those_of_before_a_restore() -> None:
+    documents = Memory()
+    copy = documents.read("bundle").content
+    step(documents, SIGNER, "prepare", to_prepare(SECOND.root), WALL)
+    held = HeldBundle("shop.example", ISSUER.root)
+    assert held.offer(read_record(documents)[0].vouched)
+    documents.write("bundle", copy, documents.read("bundle").version)  # a restore
+    step(documents, SIGNER, "prepare", to_prepare(THIRD.root), WALL + MINUTE)
+    assert held.offer(read_record(documents)[0].vouched)
+    assert held.roots == (ISSUER.root, THIRD.root)
 
 
 def test_a_certificate_granted_while_its_root_is_taken_out_does_not_leave() -> None:
@@ -280,7 +337,7 @@ def test_a_certificate_granted_while_its_root_is_taken_out_does_not_leave() -> N
 def test_where_pods_stand_is_shown_of_all_namespaces() -> None:
     documents = Memory()
     record, found = look(documents, WALL)
-    assert (record.bundle, found.live) == (FIRST, frozenset())
+    assert (record.bundle.roots, found.live) == (FIRST.roots, frozenset())
     put(documents, lease("web-1", NOW + 60, record.vouched.hash))
     assert look(documents, WALL + timedelta(seconds=1))[1].missing == frozenset()
 

@@ -10,13 +10,19 @@ from pathlib import Path
 import aiohttp
 import pytest
 from cryptography import x509
-from support.authority import DAY, Authority, make_csr_pem
+from cryptography.hazmat.primitives.asymmetric import ec
+from support.authority import DAY, PASSPHRASE, Authority, make_csr_pem
+from support.callers import join
 from typing_extensions import override
 
+from ca import owner, rotation
+from ca.certificates import Issuer, make_root
 from ca.drivers import server
+from ca.drivers.file_backend import add_root, open_signer
 from ca.drivers.server import parse_listen
-from ca.limits import GRANTS, REFUSALS
+from ca.limits import GRANTS, POLLS, REFUSALS
 from ca.messages import LARGEST_BODY, SignRequest, encode, parse_error, parse_sign_response
+from ca.trust_bundle import fingerprint
 
 BODY = encode(SignRequest(make_csr_pem()))
 
@@ -304,3 +310,45 @@ async def test_a_pod_that_has_certificate_after_certificate_is_slowed(authority:
                 after = answer.headers.get("Retry-After")
     assert GRANTS[0] <= statuses.count(200) < 2 * GRANTS[0]
     assert (statuses[-1], after) == (429, "1")
+
+
+async def test_body_that_comes_slowly_frees_its_place_and_is_counted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ca.drivers.answers.BODY_SECONDS", 0.05)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", authority.port, ssl=context)
+    head = f"Authorization: Bearer {authority.token()}\r\nContent-Length: 500\r\n\r\nhalf"
+    writer.write(f"POST /v1/sign HTTP/1.1\r\nHost: ca\r\n{head}".encode())
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+    (event,) = authority.events("refused")
+    assert event["reason"] == "too_slow"
+    assert event["pod"] == "web-1"
+
+
+async def test_pod_that_asks_for_its_list_without_end_is_slowed(authority: Authority) -> None:
+    pod = await join(authority)
+    statuses = [(await pod.ask())[0] for _ in range(int(POLLS[0]) + 8)]
+    assert statuses[: int(POLLS[0])] == [200] * int(POLLS[0])
+    assert statuses[-1] == 429
+
+
+async def test_server_shows_itself_although_a_former_roots_key_is_lost(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = make_root(key, "shop.example", authority.wall, DAY, 2)
+    add_root(authority.directory, Issuer(root, key), PASSPHRASE)
+    for what, decide in (
+        ("prepare", lambda bundle, *_: rotation.prepare(bundle, root)),
+        ("activate", rotation.activate),
+    ):
+        owner.step(authority.documents, authority.signer, what, decide, authority.wall)
+    (authority.directory / "root.key").unlink()
+    authority.signer = open_signer(authority.directory, PASSPHRASE)
+    async with authority.serving():
+        names = {event["root"] for event in authority.events("server_certificate")}
+        assert names == {fingerprint(root)}
+        (event,) = authority.events("failed")
+        assert event["root"] == fingerprint(authority.root)

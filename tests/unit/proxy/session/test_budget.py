@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.session.budget import IN_ALL, SHARES, Bucket, Budget
+from policy.bucket import Bucket
+from proxy.session.budget import IN_ALL, SHARES, Budget
 
 
 @given(st.lists(st.floats(0, 0.5), max_size=300))
