@@ -45,9 +45,11 @@ def build(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     add_directory(revoke)
     add_passphrase(revoke)
     what = revoke.add_mutually_exclusive_group()
-    what.add_argument("--certificate", metavar="SERIAL", help="hexadecimal, as `ca show` says it")
-    what.add_argument("--pod", metavar="NS/POD")
-    what.add_argument("--identity", metavar="NS/SERVICE-ACCOUNT")
+    what.add_argument(
+        "--certificate", metavar="SERIAL", help="hexadecimal, as `ca show --json` says it"
+    )
+    what.add_argument("--pod", metavar="NS/POD", help="until it is lifted")
+    what.add_argument("--identity", metavar="NS/SERVICE-ACCOUNT", help="all its pods")
     what.add_argument("--issuer", metavar="SHA256", help="of an intermediate's certificate")
     revoke.add_argument("--reason", default="", help="for the record")
     revoke.add_argument("--lift", action="store_true", help="take it back")
