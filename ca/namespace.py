@@ -8,7 +8,7 @@ That a certificate ends later than before raises nothing: each renewal would sen
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from ca.documents import JsonObject
@@ -16,6 +16,8 @@ from ca.lease import Lease
 from ca.lists import FURTHEST, RosterEntry
 from ca.messages import MessageError, check_addresses, read_count, read_text, read_texts
 from policy.identity import MOST_ADDRESSES, check_namespace, check_pod_name, check_service_account
+
+_FIELDS: Final = tuple(one.name for one in fields(Lease))
 
 _SKEW: Final = 60
 """Seconds by which servers' clocks may differ before one takes up again what another found to be over."""
@@ -93,7 +95,8 @@ def _members(namespace: Namespace) -> list[RosterEntry]:
 def to_json(namespace: Namespace) -> JsonObject:
     """Return the document's content."""
     leases = [
-        asdict(lease) | {"addresses": [str(address) for address in lease.addresses]}
+        {name: getattr(lease, name) for name in _FIELDS}
+        | {"addresses": [str(address) for address in lease.addresses]}
         for lease in namespace.leases
     ]
     return {
